@@ -1,0 +1,53 @@
+"""kmbench: compares designs for accounting kernel memory to control groups.
+
+A compiled model of the kernel's memory hosts accounting strategies and workloads as plugins,
+replays generated or recorded events through them, and writes Arrow tables.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from kmbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from kmbench.core.build import Accounting
+    from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
+    from kmbench.parameters import Parameter
+    from kmbench.plugins import load_plugins
+    from kmbench.run import run
+    from kmbench.scenario import Scenario, load_scenario
+    from kmbench.simulate import Simulation
+    from kmbench.store.dataset import open_results
+    from kmbench.strategy import Strategy
+    from kmbench.workload import Host, OpenWorkload, Workload, generated
+
+_HOME = {
+    "Accounting": "kmbench.core.build",
+    "Host": "kmbench.workload",
+    "KmbenchError": "kmbench.errors",
+    "OpenWorkload": "kmbench.workload",
+    "Parameter": "kmbench.parameters",
+    "PluginProblem": "kmbench.errors",
+    "Scenario": "kmbench.scenario",
+    "Simulation": "kmbench.simulate",
+    "Strategy": "kmbench.strategy",
+    "UsageProblem": "kmbench.errors",
+    "Workload": "kmbench.workload",
+    "generated": "kmbench.workload",
+    "load_plugins": "kmbench.plugins",
+    "load_scenario": "kmbench.scenario",
+    "open_results": "kmbench.store.dataset",
+    "run": "kmbench.run",
+}
+__all__ = [*_HOME, "hookimpl"]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    """Import public names when they are first used: commands that need few start fast."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'kmbench' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,94 @@
+"""A comparison laid out: metrics down, strategies across, the baseline first as 1.00x."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from textwrap import wrap
+from typing import Any
+
+import polars as pl
+
+from kmbench.analysis.compare import CONTEXT, Comparison
+from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, direction_mark, format_value
+from kmbench.analysis.statistics import MIN_PAIRS
+from kmbench.analysis.tables import WIDTH, Column, Grid
+
+__all__ = ["format_ratio", "grids"]
+
+LEGEND = "v lower is better, ^ higher is better; 1.00x = {baseline}, beside it the value itself"
+LEGEND_SEEDS = (
+    "[low high]: 95 % bootstrap interval of the ratio over the pairs; * differs significantly "
+    "(interval of the difference without 0, at least {pairs} pairs)"
+)
+
+
+def grids(comparison: Comparison) -> Iterator[Grid]:
+    """One grid per context of ``comparison``; notes stand below the last."""
+    parts = comparison.frame.partition_by(CONTEXT, as_dict=True, maintain_order=True)
+    for number, (context, part) in enumerate(parts.items(), start=1):
+        notes = _legend(comparison, part)
+        if number == len(parts):
+            notes += [f"note: {note}" for note in comparison.notes]
+        yield _grid(comparison, dict(zip(CONTEXT, context, strict=True)), part, notes)
+
+
+def _legend(comparison: Comparison, part: pl.DataFrame) -> list[str]:
+    lines = [LEGEND.format(baseline=comparison.baseline)]
+    if _has_interval(part):
+        lines += wrap(LEGEND_SEEDS.format(pairs=MIN_PAIRS), WIDTH)
+    return lines
+
+
+def _has_interval(part: pl.DataFrame) -> bool:
+    return part.filter(pl.col("pairs") > 1)["ratio_low"].count() > 0
+
+
+def _grid(
+    comparison: Comparison, context: Mapping[str, Any], part: pl.DataFrame, notes: list[str]
+) -> Grid:
+    strategies = part["strategy"].unique(maintain_order=True).to_list()
+    interval = _has_interval(part)
+    columns = [Column("metric", left=True)]
+    if comparison.by:
+        columns.append(Column(comparison.by, left=True))
+    columns.append(Column(""))
+    lead = len(columns)
+    for strategy in strategies:
+        columns += [Column("value", strategy), Column("ratio", strategy)]
+        if interval and strategy != comparison.baseline:
+            columns.append(Column("95 % interval", strategy))
+    rows = []
+    cells = {(r["metric"], r["by"], r["strategy"]): r for r in part.iter_rows(named=True)}
+    for metric in comparison.metrics:
+        for by in part["by"].unique(maintain_order=True).sort():
+            found = [cells.get((metric.name, by, strategy)) for strategy in strategies]
+            if all(cell is None for cell in found):
+                continue
+            row = [metric.label, *([by or NOT_APPLICABLE] if comparison.by else [])]
+            row.append(direction_mark(metric.direction))
+            for strategy, cell in zip(strategies, found, strict=True):
+                row += _cell(cell, interval and strategy != comparison.baseline)
+            rows.append(row)
+    pairs = part["pairs"].max() or 0
+    words = [f"{key} {value}" for key, value in context.items() if value is not None]
+    title = ", ".join([*words, f"{pairs} pair{'s' if pairs != 1 else ''}"])
+    return Grid(title, columns, rows, lead, notes)
+
+
+def _cell(cell: Mapping[str, Any] | None, interval: bool) -> list[str]:
+    if cell is None:
+        return [NOT_APPLICABLE] * (3 if interval else 2)
+    value = format_value(METRICS[cell["metric"]], cell["value"])
+    mark = "*" if cell["significant"] and cell["ratio"] is not None else " "
+    texts = [value, format_ratio(cell["ratio"]) + mark]
+    if interval:
+        low, high = cell["ratio_low"], cell["ratio_high"]
+        texts.append("" if low is None else f"[{low:.2f} {high:.2f}]")
+    return texts
+
+
+def format_ratio(ratio: float | None) -> str:
+    """``1.24x``; ``-`` where the baseline is zero or was not measured."""
+    if ratio is None:
+        return NOT_APPLICABLE
+    return f"{ratio:.2f}x" if abs(ratio) < 1000 else f"{ratio:.3g}x"

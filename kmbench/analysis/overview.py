@@ -1,0 +1,114 @@
+"""The table after `kmbench run`: who was charged what against who used what, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from kmbench.analysis.compare import CONTEXT, compare, strategy_labels
+from kmbench.analysis.compare_view import grids
+from kmbench.analysis.groups import group_means
+from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes
+from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
+from kmbench.errors import UsageProblem
+from kmbench.store.dataset import Results
+
+__all__ = ["group_table", "main_table"]
+
+TOP_GROUPS = 10
+NAME_WIDTH = 40
+SPEED = "events_per_s"
+
+
+def main_table(
+    results: Results,
+    run_ids: Iterable[str] | None = None,
+    *,
+    baseline: str = "none",
+    width: int = WIDTH,
+) -> str:
+    """Two plain-text tables over ``run_ids`` (default: all runs), without a final newline.
+
+    First every headline metric and the speed by strategy, ``baseline`` as 1.00x (the first
+    strategy there is when the baseline did not run); then, for the groups that used most, what
+    they used and what each strategy charged.  Scenarios and machines stay apart.
+    """
+    runs = _labelled(results, run_ids)
+    if not runs.height:
+        raise UsageProblem(f"{results.path}: no successful run to show")
+    present = runs["label"].unique().sort()
+    chosen = baseline if baseline in present else present[0]
+    names = [metric.name for metric in METRICS.values() if metric.headline]
+    ids = runs["run_id"].cast(pl.String).to_list()
+    comparison = compare(results, baseline=chosen, metrics=[*names, SPEED], run_ids=ids)
+    parts = [*grids(comparison), *group_table(results, ids, baseline=chosen)]
+    return "\n\n".join(as_text(grid, width) for grid in parts)
+
+
+def _labelled(results: Results, run_ids: Iterable[str] | None) -> pl.DataFrame:
+    """The successful runs: ``run_id``, context and ``label`` of the strategy."""
+    runs = results.runs.filter(pl.col("status") == "ok")
+    if run_ids is not None:
+        runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
+    with results.reading():
+        found = runs.select("run_id", *CONTEXT, "strategy", "strategy_params").collect()
+    labels = pl.Series(strategy_labels(found), dtype=pl.String)
+    return found.select("run_id", *CONTEXT, label=labels)
+
+
+def group_table(
+    results: Results, run_ids: Iterable[str] | None = None, *, baseline: str = "none"
+) -> list[Grid]:
+    """One grid per context (scenario, machine): the groups that used most, used against charged.
+
+    Descendants are included on both sides; means over samples, then over seeds.  ``used`` is the
+    mean over the strategies, which differs between them only where allocations failed.
+    ``baseline`` is the first strategy.
+    """
+    runs = _labelled(results, run_ids)
+    timeline = results.timeline.filter(pl.col("run_id").is_in(runs["run_id"].implode()))
+    with results.reading():
+        means = (
+            group_means(timeline)
+            .join(runs.lazy(), on="run_id")
+            .group_by(*CONTEXT, "group", "label")
+            .agg(pl.col("used").mean(), pl.col("charged").mean())
+            .with_columns(pl.col("group").cast(pl.String))
+            .collect()
+        )
+    parts = means.partition_by(CONTEXT, as_dict=True)
+    several = len(parts) > 1
+    return [
+        _group_grid(part, ", ".join(str(word) for word in key) if several else "", baseline)
+        for key, part in sorted(parts.items(), key=str)
+    ]
+
+
+def _group_grid(part: pl.DataFrame, where: str, first: str) -> Grid:
+    strategies = sorted(part["label"].unique(), key=lambda name: (name != first, name))
+    used = (
+        part.group_by("group")
+        .agg(pl.col("used").mean(), most=pl.max_horizontal(pl.col("used", "charged").max()))
+        .sort(["used", "most", "group"], descending=[True, True, False])
+    )
+    charged = {(r["group"], r["label"]): r["charged"] for r in part.iter_rows(named=True)}
+    columns = [Column("group", left=True), Column("used")]
+    columns += [Column(strategy, "charged under") for strategy in strategies]
+    rows = []
+    for row in used.head(TOP_GROUPS).iter_rows(named=True):
+        cells = [_short(row["group"]), format_bytes(round(row["used"]))]
+        for strategy in strategies:
+            value = charged.get((row["group"], strategy))
+            cells.append(NOT_APPLICABLE if value is None else format_bytes(round(value)))
+        rows.append(cells)
+    more = used.height - len(rows)
+    title = "groups: kernel memory really used and charged, descendants included, means"
+    title += f" ({where})" if where else ""
+    notes = [f"and {more} more group{'s' if more > 1 else ''}"] if more > 0 else []
+    return Grid(title, columns, rows, lead=2, notes=notes)
+
+
+def _short(name: str) -> str:
+    """A long path keeps its end, which tells groups apart."""
+    return name if len(name) <= NAME_WIDTH else "..." + name[3 - NAME_WIDTH :]

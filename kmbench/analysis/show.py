@@ -1,0 +1,109 @@
+"""One run as the kernel's own files show it, at any sample: /proc/slabinfo and memory.kmem.*."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+
+from kmbench.errors import UsageProblem
+from kmbench.store.dataset import Run
+
+__all__ = ["caches_at", "groups_at", "memcg_text", "parse_time", "sample_at", "slabinfo_text"]
+
+# Linux 6.18 mm/slab_common.c:print_slabinfo_header, cache_show
+SLABINFO_HEADER = (
+    "slabinfo - version: 2.1\n"
+    "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>"
+    " : tunables <limit> <batchcount> <sharedfactor>"
+    " : slabdata <active_slabs> <num_slabs> <sharedavail>"
+)
+UNLIMITED = 0x7FFFFFFFFFFFF000  # LONG_MAX in whole pages: how memory.*limit_in_bytes reads unset
+
+_SECONDS = {"": 1, "ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ns|us|ms|s|m)?")
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds of ``1.5s``, ``20ms``, ``7us``, ``300ns`` or a plain number of ns."""
+    match = _TIME.fullmatch(text.strip())
+    if not match:
+        raise UsageProblem(f"time {text!r} is not a number with ns, us, ms, s or m")
+    return round(float(match[1]) * _SECONDS[match[2] or ""])
+
+
+def sample_at(run: Run, at: int | None = None) -> tuple[int, int]:
+    """``(sample, t)`` of the last sample at or before ``at`` ns; of the last one for ``None``.
+
+    Raises :class:`UsageProblem` when the run has no sample by then.
+    """
+    times = pl.concat([run.timeline.select("sample", "t"), run.caches.select("sample", "t")])
+    with run.reading():
+        known = times.unique().sort("sample").collect()
+    if not known.height:
+        raise UsageProblem(f"run {run.run_id} has no samples")
+    found = known if at is None else known.filter(pl.col("t") <= at)
+    if not found.height:
+        first = known["t"][0]
+        raise UsageProblem(f"run {run.run_id} has no sample at {at} ns; the first is at {first} ns")
+    return found["sample"][-1], found["t"][-1]
+
+
+def caches_at(run: Run, sample: int) -> pl.DataFrame:
+    """Rows of ``caches`` at ``sample``, in the order of cache rows."""
+    return _at(run, run.caches, sample, "cache")
+
+
+def groups_at(run: Run, sample: int) -> pl.DataFrame:
+    """Rows of ``timeline`` at ``sample``, in the order of group rows."""
+    return _at(run, run.timeline, sample, "memcg")
+
+
+def _at(run: Run, frame: pl.LazyFrame, sample: int, order: str) -> pl.DataFrame:
+    with run.reading():
+        return frame.filter(pl.col("sample") == sample).sort(order).collect()
+
+
+def slabinfo_text(caches: pl.DataFrame) -> str:
+    """The rows of :func:`caches_at` in the format of /proc/slabinfo (SLUB), no final newline.
+
+    As in the kernel, ``objsize`` is the size of a slot, all slabs count as active, and tunables
+    are 0.
+    """
+    lines = [SLABINFO_HEADER]
+    for c in caches.iter_rows(named=True):
+        lines.append(
+            f"{c['name']:<17} {c['active_objs']:6} {c['num_objs']:6} {c['size']:6} "
+            f"{c['objs_per_slab']:4} {c['pages_per_slab']:4}"
+            f" : tunables {0:4} {0:4} {0:4}"
+            f" : slabdata {c['num_slabs']:6} {c['num_slabs']:6} {0:6}"
+        )
+    return "\n".join(lines)
+
+
+# file of the memory controller -> column of `timeline`
+_FILES = {
+    "memory.usage_in_bytes": "memory_usage",
+    "memory.limit_in_bytes": "memory_limit",
+    "memory.failcnt": "memory_failcnt",
+    "memory.kmem.usage_in_bytes": "kmem_usage",
+    "memory.kmem.limit_in_bytes": "kmem_limit",
+    "memory.kmem.max_usage_in_bytes": "kmem_max_usage",
+    "memory.kmem.failcnt": "kmem_failcnt",
+}
+
+
+def memcg_text(groups: pl.DataFrame) -> str:
+    """The rows of :func:`groups_at` as ``grep -r . memory.*`` prints the files: path:value.
+
+    No final newline.  Files whose value was not recorded are left out.
+    """
+    lines = []
+    for group in groups.iter_rows(named=True):
+        path = str(group["group"]).strip("/")
+        for file, column in _FILES.items():
+            value = group[column]
+            if value is not None:
+                shown = UNLIMITED if column.endswith("_limit") and value < 0 else value
+                lines.append(f"{path + '/' if path else ''}{file}:{shown}")
+    return "\n".join(lines)

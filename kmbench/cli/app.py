@@ -1,0 +1,151 @@
+"""The `kmbench` command: finds the verb, runs it, and turns errors into one line and a code.
+
+Exit codes: 0 ok, 1 a gate or some runs failed, 2 usage or bad input, 3 internal or plugin error,
+130 interrupted.  ``KMBENCH_DEBUG=1`` shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from kmbench.errors import KmbenchError, did_you_mean, one_line
+
+__all__ = ["app", "main"]
+
+VERBS = {
+    "run": "Run strategies over a scenario and compare them.",
+    "compare": "Compare stored runs, strategies side by side.",
+    "show": "Show one run as the kernel's files would.",
+    "trace": "Read, check and convert recorded traces.",
+    "plugins": "List strategies, workloads and other plugins.",
+    "doctor": "Check this installation and this machine.",
+}
+"""Verb -> help.  Each lives in ``kmbench.cli.<verb>`` as ``command``."""
+
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+INTERRUPTED = 130
+INTERNAL = 3
+
+
+class Verbs(click.Group):
+    """A group that imports a verb only when it is called, so that start-up stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return import_module(f"kmbench.cli.{cmd_name}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"unknown command {args[0]!r}{did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    try:
+        number = version("kmbench")
+    except PackageNotFoundError:
+        number = "unknown (not installed)"
+    click.echo(f"kmbench {number}")
+    ctx.exit()
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and leave.",
+)  # fmt: skip
+def app() -> None:
+    """Simulate kernel memory accounting strategies and compare them.
+
+    Results go to stdout, progress to stderr.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's) and return the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if "_KMBENCH_COMPLETE" in os.environ:  # click's shell completion
+        return app.main(args, prog_name="kmbench", standalone_mode=False) or 0
+    try:
+        code = _invoke(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    return code
+
+
+def _invoke(args: list[str]) -> int:
+    try:
+        with app.make_context("kmbench", args) as ctx:
+            app.invoke(ctx)
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
+    except click.ClickException as error:
+        _debug(error)
+        where = f" (see {error.ctx.command_path} --help)" if _is_usage(error) else ""
+        _complain(f"error: {one_line(error.format_message())}{where}")
+        return 2
+    except KmbenchError as error:
+        _debug(error)
+        _complain(f"error: {error}")
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # a bug: still one line, and the way to more
+        _debug(error)
+        words = one_line(f"{type(error).__name__}: {error}")
+        _complain(f"error: internal: {words[:300]} (KMBENCH_DEBUG=1 shows where)")
+        return INTERNAL
+    return 0
+
+
+def _is_usage(error: click.ClickException) -> bool:
+    return isinstance(error, click.UsageError) and error.ctx is not None
+
+
+def _debug(error: Exception) -> None:
+    """With ``KMBENCH_DEBUG`` set, let the traceback out instead of the one line."""
+    if os.environ.get("KMBENCH_DEBUG", "0") not in ("", "0"):
+        raise error
+
+
+def _complain(message: str) -> None:
+    click.echo(f"kmbench: {message}", err=True)
+
+
+def _silence_stdout() -> None:
+    """Nobody reads stdout any more: keep the interpreter's last flush from complaining."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""`kmbench compare`: stored runs, strategies side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options
+
+__all__ = ["command"]
+
+
+@click.command("compare")
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=click.Path(path_type=Path))
+@click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")
+@click.option("--by", metavar="PARAM", help="Compare each value of this parameter on its own.")
+@click.option("--metric", "metrics", metavar="M", multiple=True, help="Metric by name or id.")
+@click.option(
+    "--gate", "gates", metavar="EXPR", multiple=True,
+    help="Exit with 1 unless [STRATEGY:]METRIC<=NUMBER[x|%|K|M|G] holds; x: times the baseline.",
+)  # fmt: skip
+@format_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    folder: Path,
+    baseline: str,
+    by: str | None,
+    metrics: tuple[str, ...],
+    gates: tuple[str, ...],
+    form: str | None,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Compare the runs in DIR (default: results), paired by workload and seed.
+
+    Each strategy shows its value and how many times the baseline that is; with several seeds also
+    a 95 % interval and a mark where the difference is significant.
+    """
+    from kmbench.analysis.compare import compare
+    from kmbench.analysis.compare_view import grids
+    from kmbench.analysis.gate import failures, parse_gate
+    from kmbench.analysis.tables import as_markdown, as_text, encode
+    from kmbench.store.dataset import open_results
+
+    form = choose_format(form, as_json)
+    conditions = [parse_gate(text) for text in gates]
+    results = open_results(folder)
+    with results.reading():
+        comparison = compare(results, baseline=baseline, by=by, metrics=metrics)
+        measured = comparison
+        if conditions:
+            wanted = [condition.metric.name for condition in conditions]
+            measured = compare(results, baseline=baseline, by=by, metrics=wanted)
+        missed = [line for condition in conditions for line in failures(condition, measured)]
+        if form in ("table", "md"):
+            render = as_text if form == "table" else as_markdown
+            text = "\n\n".join(render(grid) for grid in grids(comparison))
+            data = f"{text}\n".encode()
+        else:
+            data = encode(comparison.frame, form)
+            for note in comparison.notes:
+                click.echo(f"kmbench: note: {note}", err=True)
+    emit(data, output, binary=form == "parquet")
+    for line in missed:
+        click.echo(f"kmbench: gate failed: {line}", err=True)
+    if missed:
+        ctx.exit(1)

@@ -1,0 +1,135 @@
+"""`kmbench run`: strategies over scenarios, stored and compared."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.errors import KmbenchError, UsageProblem
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """``KEY=VALUE`` arguments as a mapping; a malformed one is a UsageProblem."""
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UsageProblem(f"--set {pair}: expected KEY=VALUE, as workload.groups=100")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+@contextmanager
+def progress_bar(nr_runs: int):
+    """A function ``(strategy, events, total)`` that shows progress on a terminal's stderr."""
+    if not sys.stderr.isatty():
+        yield lambda strategy, nr, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"),
+               MofNCompleteColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(strategy: str, nr: int, total: int | None) -> None:
+            if strategy not in tasks:
+                tasks[strategy] = bar.add_task(strategy, total=total and total * nr_runs, rate="")
+            bar.advance(tasks[strategy], nr)
+            speed = bar.tasks[tasks[strategy]].speed
+            bar.update(tasks[strategy], rate=f"{speed / 1e6:.1f} M events/s" if speed else "")
+
+        yield show
+
+
+def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
+    """Scenario files; a folder stands for every TOML file below it."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(path.rglob("*.toml"))
+            if not inside:
+                raise UsageProblem(f"{path}: no scenario (*.toml) in this folder")
+            found += inside
+        else:
+            found.append(path)
+    return found
+
+
+@click.command("run")
+@click.argument("scenarios", nargs=-1, required=True)
+@click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
+@click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
+              help="Folder of the results.")  # fmt: skip
+@click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
+@json_option
+@click.pass_context
+def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, as_json) -> None:
+    """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
+
+    Prints who was charged what against who used what, waste, failures and operation counts.
+    """
+    from kmbench.plugins import load_plugins
+    from kmbench.run import run
+    from kmbench.scenario import load_scenario
+
+    chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
+    plugins = load_plugins(files)
+    warn_failed(plugins)
+    loaded = [load_scenario(path, chosen) for path in find_scenarios(scenarios)]
+    for name in strategies:
+        plugins.strategy(name)
+    results, failed = [], []
+    with progress_bar(seeds) as show:
+        for scenario in loaded:
+            try:
+                results.append(
+                    run(scenario, strategies, seeds=seeds, out=out, plugins=plugins, progress=show)
+                )
+            except KmbenchError as error:
+                if len(loaded) == 1:
+                    raise
+                failed.append(error)
+                click.echo(f"kmbench: error: {error}", err=True)
+    if results:
+        _print(results, out, as_json)
+    if failed:
+        ctx.exit(1)
+
+
+def _print(results: list, out: Path, as_json: bool) -> None:
+    from kmbench.store.dataset import Results
+
+    ids = [run_id for part in results for run_id in part.run_ids()]
+    shown = Results(Path(out), ids)
+    if as_json:
+        from kmbench.analysis.tables import as_json as json_text
+
+        with shown.reading():
+            rows = shown.runs.collect().to_dicts()
+            timing = {row["run_id"]: row for row in shown.timing.collect().to_dicts()}
+        for row in rows:
+            row["events_per_s"] = timing.get(row["run_id"], {}).get("events_per_s")
+            row["compile_s"] = timing.get(row["run_id"], {}).get("compile_s")
+            row["cache_hit"] = timing.get(row["run_id"], {}).get("cache_hit")
+        emit(f"{json_text(rows)}\n".encode(), None)
+    else:
+        from kmbench.analysis.overview import main_table
+
+        emit(f"{main_table(shown, ids)}\n".encode(), None)
+
+
+def warn_failed(plugins) -> None:
+    """Say once, on stderr, which plugins could not be loaded."""
+    for plugin in plugins.failed:
+        where = f"{plugin.name} ({plugin.distribution} {plugin.version})"
+        click.echo(f"kmbench: warning: plugin {where} was skipped: {plugin.error}", err=True)

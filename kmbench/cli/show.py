@@ -1,0 +1,96 @@
+"""`kmbench show`: one run as the kernel's files would show it, at any sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+
+if TYPE_CHECKING:
+    from kmbench.store.dataset import Run
+
+__all__ = ["command"]
+
+
+@click.command("show")
+@click.argument("run")
+@click.option(
+    "--dir", "folder", default=DEFAULT_DIR, show_default=True, type=click.Path(path_type=Path),
+    help="Folder of results.",
+)  # fmt: skip
+@click.option("--slabinfo", is_flag=True, help="Caches in the format of /proc/slabinfo.")
+@click.option("--memcg", is_flag=True, help="The memory.* files of every group.")
+@click.option("--at", metavar="TIME", help="Model time (1.5s, 20ms, plain ns) [default: the end].")
+@json_option
+def command(
+    run: str, folder: Path, slabinfo: bool, memcg: bool, at: str | None, as_json: bool
+) -> None:
+    """Show the run whose id starts with RUN (or the only run of the strategy RUN).
+
+    Without --slabinfo and --memcg: what was run, and its metrics.
+    """
+    from kmbench.analysis.show import parse_time
+    from kmbench.analysis.tables import as_json as as_json_text
+    from kmbench.store.dataset import open_results
+
+    when = None if at is None else parse_time(at)
+    found = open_results(folder).run(run)
+    with found.reading():
+        if slabinfo or memcg:
+            text = _files(found, slabinfo, memcg, when, as_json)
+        else:
+            text = as_json_text(_facts(found)) if as_json else _summary(found)
+    emit(f"{text}\n".encode(), None)
+
+
+def _files(run: Run, slabinfo: bool, memcg: bool, when: int | None, as_json: bool) -> str:
+    """The kernel's files at the sample of time ``when`` (ns), as text or as JSON."""
+    from kmbench.analysis import show
+    from kmbench.analysis.tables import as_json as as_json_text
+
+    sample, t = show.sample_at(run, when)
+    content: dict[str, Any] = {"run_id": run.run_id, "sample": sample, "t": t}
+    texts = []
+    if slabinfo:
+        caches = show.caches_at(run, sample)
+        content["caches"] = caches.drop("run_id", "t", "sample").to_dicts()
+        texts.append(show.slabinfo_text(caches))
+    if memcg:
+        groups = show.groups_at(run, sample)
+        content["groups"] = groups.drop("run_id", "t", "sample").to_dicts()
+        texts.append(show.memcg_text(groups))
+    return as_json_text(content) if as_json else "\n\n".join(texts)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """The row of ``runs``, its W3 and its timing."""
+    from kmbench.analysis.compare import load_runs
+    from kmbench.store.dataset import open_results
+
+    return load_runs(open_results(run.path), [run.run_id]).row(0, named=True)
+
+
+def _summary(run: Run) -> str:
+    from kmbench.analysis.metrics import METRICS, direction_mark, format_value
+    from kmbench.analysis.tables import Column, Grid, as_text
+
+    facts = _facts(run)
+    about = [[name, str(value)] for name, value in facts.items() if _is_fact(name, value)]
+    measured = [
+        [m.label, m.id, direction_mark(m.direction), format_value(m, facts[m.name])]
+        for m in METRICS.values()
+        if facts[m.name] is not None
+    ]
+    plain = [Column("run", left=True), Column(run.run_id, left=True)]
+    heads = [Column("metric", left=True), Column("id", left=True), Column(""), Column("value")]
+    parts = [Grid("", plain, about), Grid("", heads, measured)]
+    return "\n\n".join(as_text(grid) for grid in parts)
+
+
+def _is_fact(name: str, value: object) -> bool:
+    from kmbench.analysis.metrics import METRICS
+
+    return name not in METRICS and name != "run_id" and value is not None

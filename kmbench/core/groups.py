@@ -1,0 +1,127 @@
+"""Life of groups and of their copies of caches: what strategies call when a group comes or goes.
+
+Copies are per-memcg kmem_caches with geometry of their root cache and lists of their own; they are
+never merged.  Metadata of a copy: struct kmem_cache 256 B, kmem_cache_node 128 B a node, per-CPU
+area 32 B a CPU (slots measured on Linux 6.18 x86_64).
+"""
+
+from kmbench.core.jit import inlined, outlined
+from kmbench.core.release import flush_cpu
+from kmbench.core.slub import node_add_tail, node_remove
+
+KMEM_CACHE_BYTES = 256
+KMEM_CACHE_NODE_BYTES = 128
+KMEM_CACHE_CPU_BYTES = 32
+
+
+@inlined
+def copy_of(S, memcg, root):
+    """Row of the group's copy of the root cache, 0 if it has none."""
+    return S.child[memcg * (S.k[0].nr_root_caches + 1) + root].cache
+
+
+@outlined
+def make_copy(S, memcg, root):
+    """Create the group's copy of a root cache; its row, or 0 when the cache table is full."""
+    k = S.k[0]
+    if k.nr_caches >= len(S.cache):
+        return 0
+    row = k.nr_caches
+    k.nr_caches += 1
+    r = S.cache[root]
+    c = S.cache[row]
+    c.size = r.size
+    c.object_size = r.object_size
+    c.objects = r.objects
+    c.flags = r.flags
+    c.memcg = memcg
+    c.root = root
+    c.min_partial = r.min_partial
+    c.cpu_partial = r.cpu_partial
+    c.order = r.order
+    c.min_order = r.min_order
+    c.vector_cache = r.vector_cache
+    c.vector_bytes = r.vector_bytes
+    S.child[memcg * (k.nr_root_caches + 1) + root].cache = row
+    k.metadata += copy_bytes(S)
+    return row
+
+
+@inlined
+def copy_bytes(S):
+    """Bytes that one copy of a cache costs besides its slabs."""
+    k = S.k[0]
+    return (
+        KMEM_CACHE_BYTES + KMEM_CACHE_NODE_BYTES * k.nr_nodes + KMEM_CACHE_CPU_BYTES * k.nr_cpus
+    )
+
+
+@inlined
+def move_slab(S, slab, target):
+    """Hand a slab that is on no list over to another cache of the same geometry."""
+    k = S.k[0]
+    s = S.slab[slab]
+    source = s.cache
+    a = S.cache[source]
+    b = S.cache[target]
+    a.nr_slabs -= 1
+    b.nr_slabs += 1
+    a.num_objs -= s.objects
+    b.num_objs += s.objects
+    s.cache = target
+    pa = S.cpu[source * k.nr_cpus]
+    pb = S.cpu[target * k.nr_cpus]
+    pa.live -= s.inuse
+    pb.live += s.inuse
+    pa.req -= s.inuse * a.object_size
+    pb.req += s.inuse * a.object_size
+
+
+@outlined
+def move_partial_slabs(S, cache, target):
+    """Flush every CPU and append the cache's node partial slabs to those of `target`, in order."""
+    k = S.k[0]
+    for cpu in range(k.nr_cpus):
+        flush_cpu(S, cache, cpu)
+    for node in range(k.nr_nodes):
+        source_row = cache * k.nr_nodes + node
+        target_row = target * k.nr_nodes + node
+        slab = S.node[source_row].head
+        while slab:
+            following = S.slab[slab].next
+            node_remove(S, source_row, slab)
+            move_slab(S, slab, target)
+            node_add_tail(S, target_row, slab)
+            slab = following
+
+
+@outlined
+def destroy_copy(S, cache):
+    """Destroy a copy whose last slab is gone."""
+    c = S.cache[cache]
+    if c.state != 2:
+        c.state = 2
+        S.k[0].metadata -= copy_bytes(S)
+
+
+@inlined
+def online_ancestor(S, memcg):
+    """Nearest ancestor of a group that is still online; the root always is."""
+    g = S.memcg[memcg].parent
+    while g > 1 and S.memcg[g].state != 1:
+        g = S.memcg[g].parent
+    return max(g, 1)
+
+
+@outlined
+def reparent(S, memcg):
+    """What was billed to a group is its nearest online ancestor's from now on; that row."""
+    g = S.memcg[memcg]
+    target = online_ancestor(S, memcg)
+    if memcg > 1 and g.objcg_memcg == memcg:
+        g.objcg_memcg = target
+        S.memcg[target].billed_slab += g.billed_slab
+        S.memcg[target].billed_pages += g.billed_pages
+        g.billed_slab = 0
+        g.billed_pages = 0
+    return target

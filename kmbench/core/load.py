@@ -1,0 +1,85 @@
+"""Puts the slabs and objects that exist at the start of a recording into a fresh state."""
+
+from kmbench.core.jit import inlined
+from kmbench.core.pages import alloc_pages, node_of
+from kmbench.core.sheaf import half_base
+from kmbench.core.slub import node_add_tail, push_cpu_partial
+from kmbench.core.state import CPU, CPU_PARTIAL, NODE_PARTIAL, PERCPU
+
+
+@inlined
+def _link(S, row, cache, where, cpu, cpu_free):
+    k = S.k[0]
+    if where == CPU:
+        pc = S.cpu[cache * k.nr_cpus + cpu]
+        pc.slab = row
+        pc.free = cpu_free
+    elif where == NODE_PARTIAL:
+        node_add_tail(S, cache * k.nr_nodes + S.slab[row].node, row)
+
+
+def load_initial(S, H, slabs, objects, sheaves):
+    """Take INITIAL_SLAB, INITIAL_OBJECT and INITIAL_SHEAF rows over; 0, or the row of the first
+    slab for which there were no pages.
+
+    Slab rows keep their numbers.  A cpu partial list comes newest first, so it is pushed backwards.
+    """
+    k = S.k[0]
+    for i in range(len(slabs)):
+        given = slabs[i]
+        c = S.cache[given.cache]
+        order = c.order if given.objects == c.objects else c.min_order
+        pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, given.cpu % k.nr_nodes, order)
+        if pfn < 0:
+            return i + 1
+        row = i + 1
+        s = S.slab[row]
+        s.cache = given.cache
+        s.pfn = pfn
+        s.objects = given.objects
+        s.inuse = given.inuse
+        s.order = order
+        s.node = node_of(k, pfn, len(S.pfn))
+        s.where = given.where % 4
+        c.nr_slabs += 1
+        c.num_objs += given.objects
+        k.nr_slab_pages += 1 << order
+        k.nr_free_pages -= 1 << order
+        S.cpu[given.cache * k.nr_cpus].live += given.inuse
+        S.cpu[given.cache * k.nr_cpus].req += given.inuse * c.object_size
+        _link(S, row, given.cache, given.where, given.cpu, given.cpu_free)
+    k.nr_slab_rows = len(slabs)
+    for i in range(len(slabs) - 1, -1, -1):
+        if slabs[i].where == CPU_PARTIAL:
+            push_cpu_partial(S, S.cpu[slabs[i].cache * k.nr_cpus + slabs[i].cpu], i + 1)
+    for i in range(len(sheaves)):
+        p = S.sheaf[S.cache[sheaves[i].cache].sheaf * k.nr_cpus + sheaves[i].cpu]
+        row = S.cache[sheaves[i].cache].sheaf * k.nr_cpus + sheaves[i].cpu
+        if sheaves[i].spare:
+            S.sheaf_slot[half_base(S, row, 1 - p.main) + p.nr_spare].slab = sheaves[i].slab
+            p.nr_spare += 1
+        else:
+            S.sheaf_slot[half_base(S, row, p.main) + p.nr_main].slab = sheaves[i].slab
+            p.nr_main += 1
+        pc = S.cpu[sheaves[i].cache * k.nr_cpus]
+        pc.live -= 1  # parked, not handed out
+        pc.req -= S.cache[sheaves[i].cache].object_size
+    for i in range(len(objects)):
+        given = objects[i]
+        o = S.obj[given.obj]
+        o.slab = given.slab if given.slab > 0 else PERCPU
+        o.owner = given.owner
+        o.billed = given.billed
+        size = S.cache[S.slab[given.slab].cache].size if given.slab > 0 else 0
+        o.req = given.req
+        if given.slab > 0 and given.req == 0:
+            o.req = S.cache[S.slab[given.slab].cache].object_size
+        S.memcg[given.owner].true_slab += size
+        S.memcg[given.owner].objects += 1
+        if given.billed > 0:
+            S.memcg[given.billed].billed_slab += size
+            S.memcg[given.billed].billed_objects += 1
+        else:
+            S.unbilled[-given.billed].bytes += size
+            S.unbilled[-given.billed].objects += 1
+    return 0

@@ -1,0 +1,212 @@
+"""The event loop: every event of a stream, in order, through one strategy.
+
+:func:`engine` is compiled once for each strategy (:mod:`kmbench.core.specialise`).
+"""
+
+from kmbench.core.events import (
+    ALLOC,
+    ATTACH,
+    CG_CREATE,
+    CG_OFFLINE,
+    CG_RELEASE,
+    FLUSH,
+    FREE,
+    LIMIT_WRITE,
+    PAGE_ALLOC,
+    PAGE_FREE,
+    PERCPU_ALLOC,
+    PERCPU_FREE,
+    SAMPLE,
+    SHRINK,
+)
+from kmbench.core.jit import inlined, outlined, prefetch
+from kmbench.core.memcg import drain_slot
+from kmbench.core.objects import (
+    alloc_kernel_pages,
+    alloc_object,
+    alloc_percpu,
+    free_kernel_pages,
+    free_object,
+    free_percpu,
+)
+from kmbench.core.paths import GROUP_GONE, GROUP_MADE
+from kmbench.core.release import rcu_release, settle, shrink_cache
+from kmbench.core.sample import write_sample
+from kmbench.core.state import DONE, OFFLINE, ONLINE, PERCPU, RELEASED, ROWS_FULL, UNLIMITED
+
+OBJECT_AHEAD = 24  # events that the object record is asked for in advance
+SLAB_AHEAD = 10  # and its slab's record
+
+
+@outlined
+def run_timers(S, H, P, timeline, caches, totals, t):
+    """Do what was due by `t`, in due order; False if a sample found no room."""
+    k = S.k[0]
+    while k.next_due <= t:
+        due = k.next_due
+        if k.next_sample <= due:
+            if not write_sample(S, H, P, timeline, caches, totals, due):
+                return False
+            k.next_sample += k.sample_every
+        rcu_release(S, H, P, due)
+        k.next_due = k.next_sample
+        if k.rcu_head != k.rcu_tail:
+            k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
+    return True
+
+
+@inlined
+def log_failure(S, op, memcg, cache, gfp, arg, cause):
+    """Record a failed operation; the log keeps the first ones, the count all."""
+    k = S.k[0]
+    k.nr_failed += 1
+    if k.nr_fail_rows < len(S.fail):
+        f = S.fail[k.nr_fail_rows]
+        f.t = k.now
+        f.op = op
+        f.memcg = memcg
+        f.cache = cache
+        f.gfp = gfp
+        f.arg = arg
+        f.cause = cause
+        k.nr_fail_rows += 1
+
+
+@outlined
+def flush_stocks(S, H, P):
+    """Empty the strategy's stocks, then the page stock of every CPU."""
+    H.flush(S, P)
+    for row in range(S.k[0].nr_cpus * S.k[0].stock_slots):
+        drain_slot(S, row)
+
+
+@outlined
+def group_event(S, H, P, op, cpu, memcg, task, which, arg):
+    """Life cycle of groups and writes of their limits."""
+    g = S.memcg[memcg]
+    if op == CG_CREATE:
+        g.parent = arg
+        g.state = ONLINE
+        g.objcg_memcg = memcg
+        S.path[GROUP_MADE].count += 1
+        H.cg_create(S, P, memcg)
+    elif op == CG_OFFLINE:
+        g.state = OFFLINE
+        g.offline_since = S.k[0].now
+        S.path[GROUP_GONE].count += 1
+        H.cg_offline(S, P, cpu, memcg)
+    elif op == CG_RELEASE:
+        g.state = RELEASED
+        H.cg_release(S, P, memcg)
+    elif op == ATTACH:
+        H.attach(S, P, task, arg, memcg)
+    elif op == LIMIT_WRITE:
+        S.counter[memcg * 2 + which].limit = UNLIMITED if arg < 0 else arg
+        H.limit_write(S, P, memcg, which, arg)
+
+
+def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
+    """Process ``events[start:stop]``; the index of the first event that was not processed.
+
+    `events`: EVENT records ordered by time.  `look_ahead`: how far the object records of coming
+    frees are prefetched (0 = not at all); results do not depend on it.  `timeline`, `caches`,
+    `totals`: int64 matrices of :mod:`kmbench.core.sample`.  ``S.k[0].status`` tells why it
+    returned: DONE, or ROWS_FULL when a sample found no room (empty them and call again).
+    """
+    k = S.k[0]
+    k.status = DONE
+    i = start
+    cpu = 0
+    while True:
+        if k.internal_head != k.internal_tail or k.release:
+            settle(S, H, P, cpu)
+            if k.internal_head == k.internal_tail:
+                continue
+            item = S.internal[k.internal_head & (len(S.internal) - 1)]
+            k.internal_head += 1
+            k.nr_internal += 1
+            op = item.op
+            cpu = item.cpu
+            cache = item.cache
+            obj = item.obj
+            memcg = 0
+            gfp = 0
+            arg = 0
+            task = 0
+            internal = 1
+        else:
+            if i >= stop:
+                break
+            e = events[i]
+            if e.t >= k.next_due:
+                if not run_timers(S, H, P, timeline, caches, totals, e.t):
+                    k.status = ROWS_FULL
+                    break
+                if k.internal_head != k.internal_tail:
+                    continue
+            if look_ahead and i + OBJECT_AHEAD < stop:
+                prefetch(S.obj, events[i + OBJECT_AHEAD].obj)
+                prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
+            i += 1
+            k.now = e.t
+            op = e.op
+            cpu = e.cpu
+            cache = e.cache
+            obj = e.obj
+            memcg = e.memcg
+            gfp = e.gfp
+            arg = e.arg
+            task = e.task
+            internal = 0
+        if op == FREE:
+            if S.obj[obj].slab > 0:
+                free_object(S, H, P, cpu, obj)
+                k.nr_frees += 1 - internal
+            else:
+                k.nr_skipped += 1
+        elif op == ALLOC:
+            if S.obj[obj].slab == 0:
+                failed = alloc_object(S, H, P, cpu, memcg, cache, gfp, arg, obj)
+                k.nr_allocs += 1 - internal
+                if failed:
+                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+            else:
+                k.nr_skipped += 1
+        elif op == PAGE_ALLOC:
+            if S.obj[obj].slab == 0:
+                failed = alloc_kernel_pages(S, H, P, cpu, memcg, cache, arg, gfp, obj)
+                if failed:
+                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+            else:
+                k.nr_skipped += 1
+        elif op == PAGE_FREE:
+            if S.obj[obj].slab < 0 and S.obj[obj].slab != PERCPU:
+                free_kernel_pages(S, H, P, cpu, obj)
+            else:
+                k.nr_skipped += 1
+        elif op == PERCPU_ALLOC:
+            if S.obj[obj].slab == 0:
+                failed = alloc_percpu(S, H, P, cpu, memcg, arg, gfp, obj)
+                if failed:
+                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+            else:
+                k.nr_skipped += 1
+        elif op == PERCPU_FREE:
+            if S.obj[obj].slab == PERCPU:
+                free_percpu(S, H, P, cpu, obj)
+            else:
+                k.nr_skipped += 1
+        elif op == SHRINK:
+            for c in range(1 if cache == 0 else cache, k.nr_caches if cache == 0 else cache + 1):
+                shrink_cache(S, c)
+        elif op == SAMPLE:
+            if not write_sample(S, H, P, timeline, caches, totals, k.now):
+                i -= 1
+                k.status = ROWS_FULL
+                break
+        elif op == FLUSH:
+            flush_stocks(S, H, P)
+        elif CG_CREATE <= op <= ATTACH:
+            group_event(S, H, P, op, cpu, memcg, task, cache, arg)
+        k.nr_events += 1 - internal
+    return i

@@ -1,0 +1,258 @@
+"""What an event does: objects, kernel pages and per-CPU memory allocated and freed, with their bill.
+
+The order of an allocation is the kernel's: the strategy selects the cache and may charge before
+the object, the allocator serves it, the strategy may charge after it (Linux 6.18
+mm/slub.c:slab_alloc_node, slab_post_alloc_hook).  The truth, who really allocated, is kept beside.
+"""
+
+from kmbench.core.events import ALLOC, CAUSE_NOT_SELECTED, FAIL_LIMIT, FAIL_PAGES, FREE
+from kmbench.core.jit import inlined
+from kmbench.core.pages import alloc_pages, free_pages, node_of
+from kmbench.core.sheaf import sheaf_fill, sheaf_pop, sheaf_push, sheaf_refills, sheaf_spill
+from kmbench.core.slub import alloc_slow, free_slow
+from kmbench.core.state import PERCPU
+
+NOMEM = -100  # a charging hook's answer: over the limit, the operation fails
+
+
+@inlined
+def queue_internal(S, op, cpu, cache, obj):
+    """Have `op` run right after the current event, as an operation of the kernel's own."""
+    k = S.k[0]
+    item = S.internal[k.internal_tail & (len(S.internal) - 1)]
+    item.op = op
+    item.cpu = cpu
+    item.cache = cache
+    item.obj = obj
+    k.internal_tail += 1
+
+
+@inlined
+def ask_vector(S, cpu, slab):
+    """Give a slab its obj_cgroup vector if it has none (mm/slub.c:alloc_slab_obj_exts).
+
+    8 bytes an object from the kmalloc cache of that size, unaccounted; where the setup has no such
+    cache its bytes are only counted.
+    """
+    s = S.slab[slab]
+    if s.vector == 0:
+        s.vector = 1
+        c = S.cache[s.cache]
+        S.k[0].metadata += c.vector_bytes
+        if c.vector_cache:
+            queue_internal(S, ALLOC, cpu, c.vector_cache, S.k[0].nr_objects + slab)
+
+
+@inlined
+def holder(S, memcg):
+    """Group that now holds what was billed to `memcg`: itself, or an ancestor after reparenting."""
+    while S.memcg[memcg].objcg_memcg != memcg:
+        memcg = S.memcg[memcg].objcg_memcg
+    return memcg
+
+
+@inlined
+def unbilled_as(memcg, cause):
+    """`billed` of something that no group pays for: -cause, or 0 if no group owns it."""
+    return -cause if memcg > 1 else 0
+
+
+@inlined
+def take_object(S, H, P, cache, cpu, memcg, gfp):
+    """One object of `cache` for `cpu`: the slab it sits in, 0 without pages, -1 if not charged."""
+    c = S.cache[cache]
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    slab = 0
+    refill = False
+    left = 1
+    if c.sheaf:
+        slab = sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
+        if slab:
+            left = 0
+        elif sheaf_refills(S, gfp):
+            refill = True
+            left = c.sheaf_capacity
+    while left > 0:
+        if pc.free > 0:
+            slab = pc.slab
+        else:
+            slab = alloc_slow(S, H, P, cache, cpu, memcg, gfp)
+            if slab <= 0:
+                break
+        pc.free -= 1
+        S.slab[slab].inuse += 1
+        left -= 1
+        if refill:
+            sheaf_fill(S, c.sheaf, cpu, slab)
+    if refill and left < c.sheaf_capacity:
+        slab = sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
+    return slab
+
+
+@inlined
+def give_object(S, cache, cpu, slab):
+    """Return an object of `slab` to the allocator."""
+    c = S.cache[cache]
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    item = slab
+    spill = 0
+    if c.sheaf:
+        spill = sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab)
+        item = sheaf_spill(S, c.sheaf, cpu) if spill else 0
+    while item:
+        S.slab[item].inuse -= 1
+        if pc.slab == item:
+            pc.free += 1
+        else:
+            free_slow(S, cache, cpu, item)
+        item = sheaf_spill(S, c.sheaf, cpu) if spill else 0
+    if spill:
+        sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab)
+
+
+@inlined
+def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
+    """Allocate handle `obj` from the root cache `root`; 0 or FAIL_*."""
+    o = S.obj[obj]
+    chosen = H.select(S, P, cpu, memcg, root, gfp)
+    cache = chosen if chosen > 0 else root
+    c = S.cache[cache]
+    billed = c.memcg
+    if billed == 0:
+        billed = chosen if chosen < 0 else unbilled_as(memcg, CAUSE_NOT_SELECTED)
+    billed = H.pre_alloc(S, P, cpu, memcg, cache, gfp, billed)
+    if billed == NOMEM:
+        return FAIL_LIMIT
+    slab = take_object(S, H, P, cache, cpu, memcg, gfp)
+    if slab <= 0:
+        if billed > 0:
+            H.obj_free(S, P, cpu, cache, billed, 0)
+        return FAIL_LIMIT if slab < 0 else FAIL_PAGES
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    o.slab = slab
+    o.req = req if req > 0 else c.object_size
+    pc.live += 1
+    pc.req += o.req
+    billed = H.post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed)
+    failed = billed == NOMEM
+    if failed:  # the object exists and goes back as a free of the kernel's own
+        billed = 0
+        memcg = 0
+        queue_internal(S, FREE, cpu, 0, obj)
+    o.owner = memcg
+    o.billed = billed
+    g = S.memcg[memcg]
+    g.true_slab += c.size
+    g.objects += 1
+    if billed > 0:
+        S.memcg[billed].billed_objects += 1
+        S.memcg[holder(S, billed)].billed_slab += c.size
+    else:
+        u = S.unbilled[-billed]
+        u.bytes += c.size
+        u.objects += 1
+    return FAIL_LIMIT if failed else 0
+
+
+@inlined
+def free_object(S, H, P, cpu, obj):
+    """Free handle `obj`, which must be live."""
+    o = S.obj[obj]
+    slab = o.slab
+    cache = S.slab[slab].cache
+    c = S.cache[cache]
+    billed = o.billed
+    g = S.memcg[o.owner]
+    g.true_slab -= c.size
+    g.objects -= 1
+    if billed > 0:
+        S.memcg[billed].billed_objects -= 1
+        S.memcg[holder(S, billed)].billed_slab -= c.size
+    else:
+        u = S.unbilled[-billed]
+        u.bytes -= c.size
+        u.objects -= 1
+    H.obj_free(S, P, cpu, cache, billed, slab)
+    cache = S.slab[slab].cache  # the hook may have moved the slab to another cache
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    pc.live -= 1
+    pc.req -= o.req
+    o.slab = 0
+    give_object(S, cache, cpu, slab)
+
+
+@inlined
+def bill_pages(S, billed, nr_bytes, nr):
+    """Count memory that is not slab for the group that it is billed to."""
+    if billed > 0:
+        S.memcg[billed].billed_objects += nr
+        S.memcg[holder(S, billed)].billed_pages += nr_bytes
+
+
+@inlined
+def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
+    """Allocate 2**order kernel pages that are not slabs; 0 or FAIL_*."""
+    k = S.k[0]
+    pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+    if pfn < 0:
+        return FAIL_PAGES
+    billed = unbilled_as(memcg, CAUSE_NOT_SELECTED)
+    billed = H.page_alloc(S, P, cpu, memcg, kind, order, gfp, billed)
+    if billed == NOMEM:
+        free_pages(S.pfn, S.area, S.path, node_of(k, pfn, len(S.pfn)), pfn, order)
+        return FAIL_LIMIT
+    o = S.obj[obj]
+    o.slab = -1 - pfn
+    o.owner = memcg
+    o.billed = billed
+    o.req = kind << 8 | order
+    k.nr_kernel_pages += 1 << order
+    k.nr_free_pages -= 1 << order
+    S.memcg[memcg].true_pages += k.page_size << order
+    bill_pages(S, billed, k.page_size << order, 1)
+    return 0
+
+
+@inlined
+def free_kernel_pages(S, H, P, cpu, obj):
+    """Free the kernel pages of handle `obj`, which must be live pages."""
+    k = S.k[0]
+    o = S.obj[obj]
+    pfn = -1 - o.slab
+    order = o.req & 255
+    S.memcg[o.owner].true_pages -= k.page_size << order
+    bill_pages(S, o.billed, -(k.page_size << order), -1)
+    H.page_free(S, P, cpu, o.billed, o.req >> 8, order)
+    o.slab = 0
+    k.nr_kernel_pages -= 1 << order
+    k.nr_free_pages += 1 << order
+    free_pages(S.pfn, S.area, S.path, node_of(k, pfn, len(S.pfn)), pfn, order)
+
+
+@inlined
+def alloc_percpu(S, H, P, cpu, memcg, nr_bytes, gfp, obj):
+    """Allocate per-CPU memory of `nr_bytes` over all CPUs; 0 or FAIL_*."""
+    billed = unbilled_as(memcg, CAUSE_NOT_SELECTED)
+    billed = H.percpu_alloc(S, P, cpu, memcg, nr_bytes, gfp, billed)
+    if billed == NOMEM:
+        return FAIL_LIMIT
+    o = S.obj[obj]
+    o.slab = PERCPU
+    o.owner = memcg
+    o.billed = billed
+    o.req = nr_bytes
+    S.k[0].percpu_bytes += nr_bytes
+    S.memcg[memcg].true_pages += nr_bytes
+    bill_pages(S, billed, nr_bytes, 1)
+    return 0
+
+
+@inlined
+def free_percpu(S, H, P, cpu, obj):
+    """Free the per-CPU memory of handle `obj`, which must be live."""
+    o = S.obj[obj]
+    S.memcg[o.owner].true_pages -= o.req
+    S.k[0].percpu_bytes -= o.req
+    bill_pages(S, o.billed, -o.req, -1)
+    H.percpu_free(S, P, cpu, o.billed, o.req)
+    o.slab = 0

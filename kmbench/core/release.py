@@ -1,0 +1,178 @@
+"""Slabs whose pages go back, and kmem_cache_shrink.
+
+Sources: Linux 6.18 mm/slub.c:__free_slab, rcu_free_slab, __kmem_cache_do_shrink, flush_all;
+3.5 mm/slub.c:kmem_cache_shrink, deactivate_slab.
+"""
+
+from kmbench.core.events import FREE
+from kmbench.core.jit import inlined, outlined
+from kmbench.core.objects import queue_internal
+from kmbench.core.pages import free_pages
+from kmbench.core.paths import SLAB_GONE
+from kmbench.core.sheaf import barn_drain, sheaf_drain
+from kmbench.core.slub import (
+    discard,
+    drain_cpu_partial,
+    free_slow,
+    keeps_empty,
+    node_add_head,
+    node_add_tail,
+    node_remove,
+)
+from kmbench.core.state import FULL
+
+PROMOTE_MAX = 32  # SHRINK_PROMOTE_MAX of mm/slub.c
+
+
+@inlined
+def release_slab(S, H, P, cpu, slab):
+    """Give a discarded slab's pages, charge and vector back and free its row."""
+    k = S.k[0]
+    s = S.slab[slab]
+    H.slab_gone(S, P, cpu, s.cache, s.order, slab)
+    if s.vector:
+        s.vector = 0
+        k.metadata -= S.cache[s.cache].vector_bytes
+        if S.cache[s.cache].vector_cache:
+            queue_internal(S, FREE, cpu, 0, k.nr_objects + slab)
+    k.nr_slab_pages -= 1 << s.order
+    k.nr_free_pages += 1 << s.order
+    S.path[SLAB_GONE].count += 1
+    free_pages(S.pfn, S.area, S.path, s.node, s.pfn, s.order)
+    s.next = k.free_slab
+    s.cache = 0
+    k.free_slab = slab
+
+
+@outlined
+def settle(S, H, P, cpu):
+    """Release the slabs that the last event discarded, in that order."""
+    k = S.k[0]
+    slab = k.release
+    while slab:
+        following = S.slab[slab].next
+        release_slab(S, H, P, cpu, slab)
+        slab = following
+    k.release = 0
+
+
+@outlined
+def rcu_release(S, H, P, t):
+    """Release the slabs whose grace period ended by `t`."""
+    k = S.k[0]
+    while k.rcu_head != k.rcu_tail:
+        wait = S.rcu[k.rcu_head & (len(S.rcu) - 1)]
+        if wait.due > t:
+            break
+        k.rcu_head += 1
+        k.release = wait.slab
+        S.slab[wait.slab].next = 0
+        settle(S, H, P, wait.cpu)
+
+
+@inlined
+def deactivate(S, cache, cpu):
+    """Take a CPU's active slab away (mm/slub.c:deactivate_slab)."""
+    k = S.k[0]
+    pc = S.cpu[cache * k.nr_cpus + cpu]
+    slab = pc.slab
+    if slab:
+        s = S.slab[slab]
+        row = cache * k.nr_nodes + s.node
+        pc.slab = 0
+        pc.free = 0
+        if s.inuse == s.objects:
+            s.where = FULL
+        elif s.inuse == 0 and not keeps_empty(
+            k, S.node[row].nr_partial, S.cache[cache].min_partial
+        ):
+            discard(S, slab, cpu)
+        else:
+            node_add_head(S, row, slab)
+
+
+@inlined
+def sort_partial(S, row, by_free):
+    """Reorder a node partial list as shrink does.
+
+    `by_free`: slabs with at most 32 free objects come first, fewest free first, the others keep
+    their order behind them (4.0+); else all slabs by objects in use, most first (3.5).  Slabs of
+    one bucket come out in reverse: the kernel pushes each to the front of its bucket.
+    """
+    last = PROMOTE_MAX
+    if not by_free:
+        last = 0
+        slab = S.node[row].head
+        while slab:
+            last = max(last, S.slab[slab].objects - S.slab[slab].inuse)
+            slab = S.slab[slab].next
+    # a pass a bucket, backwards, moving its slabs behind the unsorted ones that end at `end`
+    end = S.node[row].tail
+    for free in range(1, last + 1):
+        slab = end
+        while slab:
+            before = S.slab[slab].prev
+            if S.slab[slab].objects - S.slab[slab].inuse == free:
+                if slab == end:
+                    end = before
+                node_remove(S, row, slab)
+                node_add_tail(S, row, slab)
+            slab = before
+    # what no bucket took goes behind the sorted ones
+    while end:
+        slab = S.node[row].head
+        node_remove(S, row, slab)
+        node_add_tail(S, row, slab)
+        if slab == end:
+            break
+
+
+@outlined
+def flush_cpu(S, cache, cpu):
+    """Move a CPU's active and partial slabs of `cache` to the nodes (mm/slub.c:flush_all)."""
+    deactivate(S, cache, cpu)
+    drain_cpu_partial(S, cache, cpu)
+
+
+@outlined
+def shrink_cache(S, cache):
+    """kmem_cache_shrink: flush every CPU, discard the empty slabs, reorder the partial lists."""
+    k = S.k[0]
+    c = S.cache[cache]
+    if c.sheaf:
+        for cpu in range(k.nr_cpus):
+            slab = sheaf_drain(S, c.sheaf, cpu)
+            while slab:
+                return_object(S, cache, cpu, slab)
+                slab = sheaf_drain(S, c.sheaf, cpu)
+        for node in range(k.nr_nodes):
+            barn = S.barn[c.sheaf * k.nr_nodes + node]
+            left = barn.nr_full * c.sheaf_capacity
+            while left > 0:
+                left -= 1
+                slab = barn_drain(S, c.sheaf, node, c.sheaf_capacity, left)
+                return_object(S, cache, node, slab)
+            barn.nr_full = 0
+    for cpu in range(k.nr_cpus):
+        flush_cpu(S, cache, cpu)
+    for node in range(k.nr_nodes):
+        row = cache * k.nr_nodes + node
+        slab = S.node[row].head
+        while slab:
+            following = S.slab[slab].next
+            if S.slab[slab].inuse == 0:
+                node_remove(S, row, slab)
+                discard(S, slab, node)
+            slab = following
+        sort_partial(S, row, k.shrink_promotes != 0)
+
+
+@outlined
+def return_object(S, cache, cpu, slab):
+    """Free one object that a sheaf held to its slab."""
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    S.slab[slab].inuse -= 1
+    if pc.slab == slab:
+        pc.free += 1
+    else:
+        free_slow(S, cache, cpu, slab)

@@ -1,0 +1,151 @@
+"""Timeline samples: one row a group and one a cache, into preallocated columns.
+
+Columns are rows of a C-contiguous int64 matrix, so that each leaves as an Arrow array uncopied.
+"""
+
+from kmbench.core.events import COUNTER_KMEM, COUNTER_MEMORY
+from kmbench.core.jit import inlined, outlined
+from kmbench.core.state import OFFLINE, ONLINE
+
+TIMELINE_COLUMNS = (
+    "t", "sample", "memcg", "parent", "state", "kmem_usage", "kmem_max_usage", "kmem_failcnt",
+    "memory_usage", "memory_failcnt", "stock", "byte_stock", "true_slab", "true_pages",
+    "billed_slab", "billed_pages", "objects",
+)  # fmt: skip
+CACHE_COLUMNS = (
+    "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
+    "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
+    "cpu_partial", "cpu_slabs", "idle", "requested",
+)  # fmt: skip
+TOTAL_COLUMNS = (
+    "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata",
+    "billed_to_root", "unbilled_not_selected", "unbilled_pending", "unbilled_interrupt",
+    "unbilled_kthread", "unbilled_nofail", "unbilled_dying", "unbilled_vector",
+    "unbilled_charge_failed",
+)  # fmt: skip
+
+
+@inlined
+def _groups(S, timeline, t):
+    k = S.k[0]
+    page = k.page_size
+    for row in range(k.nr_cpus * k.stock_slots):
+        S.memcg[S.stock[row].memcg].stock += S.stock[row].nr * page
+    for m in range(1, k.nr_groups):
+        g = S.memcg[m]
+        if g.state == ONLINE or g.state == OFFLINE:
+            row = k.nr_timeline
+            kmem = S.counter[m * 2 + COUNTER_KMEM]
+            memory = S.counter[m * 2 + COUNTER_MEMORY]
+            timeline[0, row] = t
+            timeline[1, row] = k.nr_samples
+            timeline[2, row] = m
+            timeline[3, row] = g.parent
+            timeline[4, row] = g.state - ONLINE
+            timeline[5, row] = kmem.usage * page
+            timeline[6, row] = kmem.watermark * page
+            timeline[7, row] = kmem.failcnt
+            timeline[8, row] = memory.usage * page
+            timeline[9, row] = memory.failcnt
+            timeline[10, row] = g.stock
+            timeline[11, row] = g.byte_stock + g.nr_charged_bytes
+            timeline[12, row] = g.true_slab
+            timeline[13, row] = g.true_pages
+            timeline[14, row] = g.billed_slab
+            timeline[15, row] = g.billed_pages
+            timeline[16, row] = g.objects
+            k.nr_timeline += 1
+    for m in range(k.nr_groups):
+        S.memcg[m].stock = 0
+        S.memcg[m].byte_stock = 0
+
+
+@inlined
+def _cache(S, caches, t, cache):
+    k = S.k[0]
+    c = S.cache[cache]
+    live = 0
+    requested = 0
+    cpu_partial = 0
+    cpu_slabs = 0
+    sheaved = 0
+    idle_pages = 0
+    for cpu in range(k.nr_cpus):
+        pc = S.cpu[cache * k.nr_cpus + cpu]
+        live += pc.live
+        requested += pc.req
+        if pc.slab:
+            cpu_slabs += 1
+            idle_pages += 1 << S.slab[pc.slab].order
+        slab = pc.partial
+        while slab:
+            cpu_partial += 1
+            idle_pages += 1 << S.slab[slab].order
+            slab = S.slab[slab].next
+        if c.sheaf:
+            p = S.sheaf[c.sheaf * k.nr_cpus + cpu]
+            sheaved += p.nr_main + p.nr_spare
+    node_partial = 0
+    free_on_nodes = 0
+    for node in range(k.nr_nodes):
+        slab = S.node[cache * k.nr_nodes + node].head
+        while slab:
+            s = S.slab[slab]
+            node_partial += 1
+            free_on_nodes += s.objects - s.inuse
+            if s.inuse == 0:
+                idle_pages += 1 << s.order
+            slab = s.next
+        if c.sheaf:
+            sheaved += S.barn[c.sheaf * k.nr_nodes + node].nr_full * c.sheaf_capacity
+    row = k.nr_cache_rows
+    caches[0, row] = t
+    caches[1, row] = k.nr_samples
+    caches[2, row] = cache
+    caches[3, row] = c.root if c.memcg else 0
+    caches[4, row] = c.memcg
+    caches[5, row] = c.object_size
+    caches[6, row] = c.size
+    caches[7, row] = c.objects
+    caches[8, row] = 1 << c.order
+    caches[9, row] = c.num_objs - free_on_nodes
+    caches[10, row] = c.num_objs
+    caches[11, row] = c.nr_slabs
+    caches[12, row] = live
+    caches[13, row] = node_partial
+    caches[14, row] = cpu_partial
+    caches[15, row] = cpu_slabs
+    caches[16, row] = idle_pages * k.page_size + sheaved * c.size
+    caches[17, row] = requested
+    k.nr_cache_rows += 1
+
+
+@outlined
+def write_sample(S, H, P, timeline, caches, totals, t):
+    """Write one sample; False, with nothing written, if a table has no room for it."""
+    k = S.k[0]
+    if (
+        k.nr_timeline + k.nr_groups > timeline.shape[1]
+        or k.nr_cache_rows + k.nr_caches > caches.shape[1]
+        or k.nr_total_rows + 1 > totals.shape[1]
+    ):
+        return False
+    H.sample(S, P)
+    _groups(S, timeline, t)
+    for cache in range(1, k.nr_caches):
+        if S.cache[cache].nr_slabs or S.cache[cache].state == 0 and S.cache[cache].memcg:
+            _cache(S, caches, t, cache)
+    row = k.nr_total_rows
+    totals[0, row] = t
+    totals[1, row] = k.nr_samples
+    totals[2, row] = k.nr_slab_pages
+    totals[3, row] = k.nr_kernel_pages
+    totals[4, row] = k.nr_free_pages
+    totals[5, row] = k.percpu_bytes
+    totals[6, row] = k.metadata
+    totals[7, row] = S.memcg[1].billed_slab
+    for cause in range(1, len(S.unbilled)):
+        totals[7 + cause, row] = S.unbilled[cause].bytes
+    k.nr_total_rows += 1
+    k.nr_samples += 1
+    return True

@@ -1,0 +1,315 @@
+"""SLUB: per-CPU active slabs, per-CPU partial lists, per-node partial lists.
+
+Sources: Linux 3.5 and 6.18 mm/slub.c (slab_alloc_node, ___slab_alloc, get_partial_node,
+do_slab_free, __slab_free, put_cpu_partial, __put_partials).  All objects of a slab are equal here,
+so a freelist is a count; which slab an object sits in is exact.
+
+A slab whose objects are all free may be *discarded*: it leaves the counts at once and its pages
+after the event (:func:`kmbench.core.release.settle`), or after a grace period if its cache is
+SLAB_TYPESAFE_BY_RCU.
+"""
+
+from kmbench.core.events import SLAB_TYPESAFE_BY_RCU
+from kmbench.core.jit import inlined
+from kmbench.core.pages import alloc_pages, free_pages, node_of
+from kmbench.core.paths import (
+    ALLOC_CPU_PARTIAL,
+    ALLOC_NEW_SLAB,
+    ALLOC_NODE_PARTIAL,
+    ALLOC_REMOTE_FREED,
+    DRAIN_CPU_PARTIAL,
+    DRAINED_SLAB,
+    FREE_CPU_PARTIAL,
+    FREE_CPU_SLAB_REMOTE,
+    FREE_FULL_TO_NODE,
+    FREE_NODE_PARTIAL,
+    FREE_TO_CPU_PARTIAL,
+    NODE_PARTIAL_EXTRA,
+    SLAB_MADE,
+)
+from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL, RCU_FREE
+
+
+@inlined
+def node_add_tail(S, row, slab):
+    """Append a slab to the node partial list ``S.node[row]``."""
+    n = S.node[row]
+    s = S.slab[slab]
+    s.where = NODE_PARTIAL
+    s.next = 0
+    s.prev = n.tail
+    if n.tail:
+        S.slab[n.tail].next = slab
+    else:
+        n.head = slab
+    n.tail = slab
+    n.nr_partial += 1
+
+
+@inlined
+def node_add_head(S, row, slab):
+    """Put a slab first on the node partial list ``S.node[row]``."""
+    n = S.node[row]
+    s = S.slab[slab]
+    s.where = NODE_PARTIAL
+    s.prev = 0
+    s.next = n.head
+    if n.head:
+        S.slab[n.head].prev = slab
+    else:
+        n.tail = slab
+    n.head = slab
+    n.nr_partial += 1
+
+
+@inlined
+def node_remove(S, row, slab):
+    """Unlink a slab from the node partial list ``S.node[row]``."""
+    n = S.node[row]
+    s = S.slab[slab]
+    if s.prev:
+        S.slab[s.prev].next = s.next
+    else:
+        n.head = s.next
+    if s.next:
+        S.slab[s.next].prev = s.prev
+    else:
+        n.tail = s.prev
+    n.nr_partial -= 1
+
+
+@inlined
+def discard(S, slab, cpu):
+    """Give up an empty slab that is on no list (mm/slub.c:discard_slab)."""
+    k = S.k[0]
+    s = S.slab[slab]
+    c = S.cache[s.cache]
+    c.nr_slabs -= 1
+    c.num_objs -= s.objects
+    c.slabs_gone += 1
+    s.where = RCU_FREE
+    s.next = 0
+    if c.flags & SLAB_TYPESAFE_BY_RCU:
+        wait = S.rcu[k.rcu_tail & (len(S.rcu) - 1)]
+        wait.due = k.now + k.rcu_delay
+        wait.slab = slab
+        wait.cpu = cpu
+        if k.rcu_tail == k.rcu_head and wait.due < k.next_due:
+            k.next_due = wait.due
+        k.rcu_tail += 1
+    else:
+        if k.release:
+            S.slab[k.release_tail].next = slab
+        else:
+            k.release = slab
+        k.release_tail = slab
+
+
+@inlined
+def keeps_empty(k, nr_partial, min_partial):
+    """Whether a node list of that length still takes an empty slab (`>` before 3.14, then `>=`)."""
+    return nr_partial <= min_partial if k.discard_above else nr_partial < min_partial
+
+
+@inlined
+def put_on_node(S, cache, slab, cpu):
+    """Unfreeze: a slab goes from a CPU to its node's list, or away if empty (__put_partials)."""
+    k = S.k[0]
+    row = cache * k.nr_nodes + S.slab[slab].node
+    if S.slab[slab].inuse == 0 and not keeps_empty(
+        k, S.node[row].nr_partial, S.cache[cache].min_partial
+    ):
+        discard(S, slab, cpu)
+    else:
+        node_add_tail(S, row, slab)
+
+
+@inlined
+def drain_cpu_partial(S, cache, cpu):
+    """Move the whole cpu partial list to the nodes, newest slab first."""
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    slab = pc.partial
+    while slab:
+        following = S.slab[slab].next
+        put_on_node(S, cache, slab, cpu)
+        S.path[DRAINED_SLAB].count += 1
+        slab = following
+    pc.partial = 0
+    pc.nr_partial = 0
+
+
+@inlined
+def push_cpu_partial(S, pc, slab):
+    """Push a slab onto a cpu partial list; its `pobjects` counts the free objects up to it."""
+    s = S.slab[slab]
+    s.where = CPU_PARTIAL
+    s.next = pc.partial
+    s.pobjects = s.objects - s.inuse
+    if pc.partial:
+        s.pobjects += S.slab[pc.partial].pobjects
+    pc.partial = slab
+    pc.nr_partial += 1
+
+
+@inlined
+def put_cpu_partial(S, cache, cpu, slab):
+    """A slab that was full goes to this CPU's partial list; a list that is full moves on whole."""
+    k = S.k[0]
+    pc = S.cpu[cache * k.nr_cpus + cpu]
+    limit = S.cache[cache].cpu_partial
+    if pc.partial:
+        held = pc.nr_partial if k.partial_in_slabs else S.slab[pc.partial].pobjects
+        if held >= limit + 1 - k.partial_in_slabs:  # slabs: >= limit ; objects: > limit
+            S.path[DRAIN_CPU_PARTIAL].count += 1
+            drain_cpu_partial(S, cache, cpu)
+    push_cpu_partial(S, pc, slab)
+
+
+@inlined
+def free_slow(S, cache, cpu, slab):
+    """Return an object to a slab that is not this CPU's active slab (mm/slub.c:__slab_free).
+
+    The caller has already lowered ``inuse``.
+    """
+    k = S.k[0]
+    s = S.slab[slab]
+    if s.where == CPU_PARTIAL:
+        S.path[FREE_CPU_PARTIAL].count += 1
+    elif s.where == NODE_PARTIAL:
+        S.path[FREE_NODE_PARTIAL].count += 1
+        if s.inuse == 0:
+            row = cache * k.nr_nodes + s.node
+            # the slab itself is on the list while the kernel compares
+            if not keeps_empty(k, S.node[row].nr_partial, S.cache[cache].min_partial):
+                node_remove(S, row, slab)
+                discard(S, slab, cpu)
+    elif s.where == FULL:
+        if S.cache[cache].cpu_partial:
+            S.path[FREE_TO_CPU_PARTIAL].count += 1
+            put_cpu_partial(S, cache, cpu, slab)
+        else:
+            S.path[FREE_FULL_TO_NODE].count += 1
+            put_on_node(S, cache, slab, cpu)
+    else:
+        S.path[FREE_CPU_SLAB_REMOTE].count += 1
+
+
+@inlined
+def take_partial(S, cache, pc, node):
+    """First slab of a node's partial list; some more move to the cpu partial list.
+
+    Returns the slab, or 0 (mm/slub.c:get_partial_node).
+    """
+    k = S.k[0]
+    row = cache * k.nr_nodes + node
+    slab = S.node[row].head
+    if slab == 0:
+        return 0
+    node_remove(S, row, slab)
+    S.path[ALLOC_NODE_PARTIAL].count += 1
+    half = S.cache[cache].cpu_partial // 2
+    if S.cache[cache].cpu_partial == 0:
+        return slab
+    got = 0 if k.partial_in_slabs else S.slab[slab].objects - S.slab[slab].inuse
+    while got <= half:
+        extra = S.node[row].head
+        if extra == 0:
+            break
+        node_remove(S, row, extra)
+        push_cpu_partial(S, pc, extra)
+        S.path[NODE_PARTIAL_EXTRA].count += 1
+        got += 1 if k.partial_in_slabs else S.slab[extra].objects - S.slab[extra].inuse
+    return slab
+
+
+@inlined
+def new_slab(S, H, P, cache, cpu, memcg, gfp):
+    """Make a slab: the full order first, then the smallest that holds an object.
+
+    The strategy is asked before the pages are there (hook ``slab_new`` with slab 0) and after.
+    Returns its row, 0 without pages, -1 if a charge failed (mm/slub.c:allocate_slab).
+    """
+    k = S.k[0]
+    c = S.cache[cache]
+    order = c.order
+    while True:
+        if not H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0):
+            return -1
+        pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+        if pfn >= 0:
+            break
+        H.slab_gone(S, P, cpu, cache, order, 0)
+        if order == c.min_order:
+            return 0
+        order = c.min_order
+    slab = k.free_slab
+    if slab:
+        k.free_slab = S.slab[slab].next
+    else:
+        k.nr_slab_rows += 1
+        slab = k.nr_slab_rows
+    s = S.slab[slab]
+    s.cache = cache
+    s.pfn = pfn
+    s.objects = c.objects if order == c.order else (k.page_size << order) // c.size
+    s.inuse = 0
+    s.order = order
+    s.node = node_of(k, pfn, len(S.pfn))
+    s.vector = 0
+    s.memcg = 0
+    if not H.slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
+        s.next = k.free_slab
+        k.free_slab = slab
+        free_pages(S.pfn, S.area, S.path, s.node, pfn, order)
+        return -1
+    c.nr_slabs += 1
+    c.num_objs += s.objects
+    c.slabs_made += 1
+    k.nr_slab_pages += 1 << order
+    k.nr_free_pages -= 1 << order
+    S.path[SLAB_MADE].count += 1
+    S.path[ALLOC_NEW_SLAB].count += 1
+    return slab
+
+
+@inlined
+def alloc_slow(S, H, P, cache, cpu, memcg, gfp):
+    """Find a slab with a free object once the cpu freelist is empty (mm/slub.c:___slab_alloc).
+
+    Makes it this CPU's active slab with all its free objects on the cpu freelist.  Returns its row,
+    0 without pages, -1 if a charge failed.
+    """
+    k = S.k[0]
+    pc = S.cpu[cache * k.nr_cpus + cpu]
+    slab = pc.slab
+    if slab:
+        s = S.slab[slab]
+        if s.inuse < s.objects:  # freed by other CPUs meanwhile
+            S.path[ALLOC_REMOTE_FREED].count += 1
+            pc.free = s.objects - s.inuse
+            return slab
+        s.where = FULL
+        pc.slab = 0
+    slab = pc.partial
+    if slab:
+        S.path[ALLOC_CPU_PARTIAL].count += 1
+        pc.partial = S.slab[slab].next
+        pc.nr_partial -= 1
+    else:
+        home = cpu % k.nr_nodes
+        slab = take_partial(S, cache, pc, home)
+        if slab == 0 and k.nr_nodes > 1:
+            for step in range(1, k.nr_nodes):
+                node = (home + step) % k.nr_nodes
+                if S.node[cache * k.nr_nodes + node].nr_partial > S.cache[cache].min_partial:
+                    slab = take_partial(S, cache, pc, node)
+                    break
+        if slab == 0:
+            slab = new_slab(S, H, P, cache, cpu, memcg, gfp)
+            if slab <= 0:
+                return slab
+    s = S.slab[slab]
+    s.where = CPU
+    pc.slab = slab
+    pc.free = s.objects - s.inuse
+    return slab

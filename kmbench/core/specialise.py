@@ -1,0 +1,168 @@
+"""Joins the event loop with one strategy into one compiled engine.
+
+The loop calls ``H.select(...)``, ``H.post_alloc(...)``: `H` is a value without content whose numba
+*type* knows the strategy's functions, so each call is resolved while compiling and inlines.  The
+type is named by the fingerprint of the loop and all hooks, and the compiled engine is cached in a
+folder of that name: found again by any process, also for plugins of other distributions, and never
+used after a change to anything it was compiled from.
+
+With ``NUMBA_DISABLE_JIT=1`` the same object works as plain Python.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from numba.core import caching, types
+from numba.core.datamodel import models, register_default
+from numba.core.errors import NumbaError
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import NativeValue, infer_getattr, lower_getattr_generic, typeof_impl, unbox
+
+from kmbench.core.fingerprint import fingerprint, plain
+from kmbench.core.jit import JIT, entry, inlined
+from kmbench.errors import PluginProblem
+
+# The state is untyped int64 fields: a changed meaning of a field is a change of some function.
+
+
+class HooksType(types.Type):
+    """Numba type of a hook namespace; equal when the fingerprint is."""
+
+    def __init__(self, key: str, functions: dict[str, Callable] | None = None):
+        self.functions = functions
+        super().__init__(name=f"Hooks({key})")
+        self.fingerprint = key
+
+    @property
+    def key(self):
+        return self.name
+
+    def __reduce__(self):
+        return HooksType, (self.fingerprint,)
+
+
+class Hooks:
+    """The functions that the loop calls as ``H.name``; plain attributes in Python."""
+
+    def __init__(self, key: str, functions: dict[str, Callable]):
+        self.__dict__.update(functions)
+        self._numba_type = HooksType(key, functions) if JIT else None
+
+
+@typeof_impl.register(Hooks)
+def _typeof_hooks(value, context):
+    return value._numba_type
+
+
+register_default(HooksType)(models.OpaqueModel)
+
+
+@unbox(HooksType)
+def _unbox_hooks(typ, obj, c):
+    return NativeValue(c.context.get_dummy_value())
+
+
+@infer_getattr
+class _HookAttribute(AttributeTemplate):
+    key = HooksType
+
+    def generic_resolve(self, typ, attr):
+        if typ.functions and attr in typ.functions:
+            return types.Dispatcher(typ.functions[attr])
+        return None
+
+
+@lower_getattr_generic(HooksType)
+def _lower_hook(context, builder, typ, value, attr):
+    return context.get_dummy_value()
+
+
+def cache_folder() -> Path:
+    """Where compiled engines are kept: $KMBENCH_CACHE, else the user's cache folder."""
+    if given := os.environ.get("KMBENCH_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmbench"
+
+
+class _Locator(caching._CacheLocator):
+    """Puts numba's cache files of an engine into the folder of its fingerprint."""
+
+    def __init__(self, folder: Path, key: str):
+        self._folder, self._key = folder, key
+
+    def get_cache_path(self):
+        return str(self._folder)
+
+    def get_source_stamp(self):
+        return self._key
+
+    def get_disambiguator(self):
+        return "kmbench"
+
+
+def _attach_cache(dispatcher, folder: Path, key: str) -> None:
+    locator = _Locator(folder, key)
+
+    class Impl(caching.CompileResultCacheImpl):
+        _locator_classes = [type("_", (), {"from_function": staticmethod(lambda *_: locator)})]
+
+    class EngineCache(caching.FunctionCache):
+        _impl_class = Impl
+
+    dispatcher._cache = EngineCache(dispatcher.py_func)
+
+
+class Engine(NamedTuple):
+    """A compiled entry and how it came to be."""
+
+    call: Callable
+    hooks: Hooks
+    fingerprint: str
+    dispatcher: object
+
+    def compile_for(self, *args) -> tuple[float, bool]:
+        """Compile or load from the cache for these arguments: seconds taken, and whether cached.
+
+        Raises PluginProblem when numba cannot compile what the hooks do.
+        """
+        if not JIT or self.dispatcher.signatures:
+            return 0.0, True
+        began = time.perf_counter()
+        signature = tuple(self.dispatcher.typeof_pyval(a) for a in args)
+        try:
+            self.dispatcher.compile(signature)
+        except NumbaError as error:
+            raise PluginProblem(first_line(error)) from error
+        hit = sum(self.dispatcher.stats.cache_hits.values()) > 0
+        return time.perf_counter() - began, hit
+
+
+def first_line(error: NumbaError) -> str:
+    """What numba objects to, in one line, with the place in the source it points at."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [x for x in lines if not x.startswith(("Failed in", "During:", "File", "<source"))]
+    place = [x.removeprefix("File ").rstrip(":") for x in lines if x.startswith("File ")]
+    reason = reasons[0] if reasons else "cannot be compiled"
+    return f"{place[-1]}: {reason}" if place else reason
+
+
+def as_helper(func: Callable) -> Callable:
+    """A hook as the loop calls it: compiled inline, unless its author chose otherwise."""
+    return func if hasattr(func, "py_func") or not JIT else inlined(func)
+
+
+def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
+    """One engine of `loop` with `hooks`; compiled at the first call for its arguments."""
+    helpers = {name: as_helper(func) for name, func in sorted(hooks.items())}
+    key = fingerprint([loop, *helpers.values()], tuple(helpers))
+    made = Hooks(key, helpers)
+    call = entry(loop)
+    if JIT:
+        _attach_cache(call, cache_folder() / key, key)
+    return Engine(call, made, key, call)
+
+
+__all__ = ["Engine", "Hooks", "cache_folder", "plain", "specialise"]

@@ -1,0 +1,216 @@
+"""Every record of the simulated kernel's state, field by field.
+
+Row 0 of a table is "none", so all-zero memory is a valid empty state and large tables cost only the
+pages that are touched.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page frame
+number fits too (8 TiB of 4 KiB pages).  Sizes in bytes are int64.
+"""
+
+import numpy as np
+
+from kmbench.core.tables import tables_class
+
+NR_ORDERS = 11
+
+# Scalars: one record, S.k[0].
+KERNEL = np.dtype(
+    [
+        # configuration
+        ("nr_cpus", "i4"),
+        ("nr_nodes", "i4"),
+        ("page_size", "i4"),
+        ("page_shift", "i4"),
+        ("nr_root_caches", "i4"),
+        ("nr_objects", "i4"),  # handles below belong to the stream; vectors follow
+        ("nr_groups", "i4"),  # rows of groups in use, including row 0
+        ("discard_above", "i4"),  # era: empties go when nr_partial > min_partial, not >=
+        ("partial_in_slabs", "i4"),  # era: cpu partial lists are counted in slabs
+        ("shrink_promotes", "i4"),  # era: shrink moves only nearly full slabs to the front
+        ("stock_slots", "i4"),  # page stock: slots per CPU (0 = none), pages a slot may hold
+        ("stock_batch", "i4"),
+        ("counter_locked", "i4"),  # res_counter era: a spin lock a level, not an atomic
+        ("high_forces", "i4"),  # GFP_ATOMIC charges go over the limit (6.x)
+        ("vectors", "i4"),  # 1: obj_cgroup vectors made lazily, 2: with the slab if ACCOUNT
+        ("rcu_delay", "i8"),  # ns
+        ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
+        # time
+        ("now", "i8"),
+        ("next_due", "i8"),  # earliest of next_sample and the oldest RCU delayed slab
+        ("next_sample", "i8"),
+        ("nr_samples", "i8"),
+        ("nr_timeline", "i8"),  # rows used in the tables of the current call
+        ("nr_cache_rows", "i8"),
+        ("nr_total_rows", "i8"),
+        # lists and queues
+        ("nr_caches", "i4"),  # rows of caches in use, including row 0
+        ("nr_slab_rows", "i4"),  # slab rows ever used
+        ("free_slab", "i4"),  # head of unused slab rows
+        ("release", "i4"),  # head and tail of slabs whose pages go back after this event
+        ("release_tail", "i4"),
+        ("internal_head", "i4"),  # ring of operations that events caused
+        ("internal_tail", "i4"),
+        ("rcu_head", "i4"),  # ring of slabs that wait for a grace period
+        ("rcu_tail", "i4"),
+        ("status", "i4"),  # why the engine returned
+        # counts
+        ("nr_events", "i8"),
+        ("nr_allocs", "i8"),
+        ("nr_frees", "i8"),
+        ("nr_skipped", "i8"),  # frees of objects that are not live, allocs of live ones
+        ("nr_failed", "i8"),  # failed operations
+        ("nr_fail_rows", "i8"),
+        ("nr_internal", "i8"),
+        ("metadata", "i8"),  # bytes of vectors and of copies of caches (W5)
+        ("nr_slab_pages", "i8"),
+        ("nr_kernel_pages", "i8"),
+        ("percpu_bytes", "i8"),
+        ("nr_free_pages", "i8"),
+        ("rng0", "i8"),  # random stream of the page stock's eviction
+        ("rng1", "i8"),
+        ("rng2", "i8"),
+        ("rng3", "i8"),
+    ],
+    align=True,
+)
+
+# 16 bytes per object.
+OBJECT = np.dtype(
+    [
+        ("slab", "i4"),  # > 0 row of its slab; -1 - pfn of kernel pages; PERCPU; 0 not live
+        ("owner", "i4"),  # memcg of the task that allocated it: the ground truth
+        ("billed", "i4"),  # > 0 memcg billed; 0 rightly nobody; -CAUSE_* nobody
+        ("req", "i4"),  # bytes asked; kernel pages: kind << 8 | order
+    ]
+)
+PERCPU = -(2**31)
+
+# 32 bytes per slab.  `inuse` counts objects handed out (or parked in a sheaf).  Free objects of a
+# CPU's active slab that are not on the cpu freelist were freed remotely: derived, not stored.
+SLAB = np.dtype(
+    [
+        ("cache", "i4"),
+        ("next", "i4"),  # list links: node partial, cpu partial, released, unused rows
+        ("prev", "i4"),
+        ("pfn", "i4"),
+        ("objects", "i2"),
+        ("inuse", "i2"),
+        ("where", "u1"),
+        ("order", "u1"),
+        ("node", "u1"),
+        ("vector", "u1"),  # 0 none, 1 asked for or allocated
+        ("pobjects", "i4"),  # free objects of the cpu partial list up to here (eras to 5.15)
+        ("memcg", "i4"),  # page-granular designs: group that pays for the slab
+    ]
+)
+FULL, CPU, CPU_PARTIAL, NODE_PARTIAL, RCU_FREE = 0, 1, 2, 3, 4
+
+# 32 bytes per CPU and cache; row cache * nr_cpus + cpu.
+CPU_CACHE = np.dtype(
+    [
+        ("slab", "i4"),  # active slab
+        ("free", "i4"),  # objects on the cpu freelist
+        ("partial", "i4"),  # head of the cpu partial list
+        ("nr_partial", "i4"),  # slabs on it
+        ("live", "i8"),  # objects allocated less objects freed on this CPU
+        ("req", "i8"),  # bytes asked for, likewise
+    ]
+)
+
+# Row cache * nr_nodes + node.
+NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), ("_pad", "i4")])
+
+CACHE = np.dtype(
+    [
+        ("size", "i4"),  # slot, bytes
+        ("object_size", "i4"),
+        ("objects", "i4"),  # objs_per_slab at the full order
+        ("flags", "i4"),
+        ("memcg", "i4"),  # owner of this copy; 0 = the root cache
+        ("root", "i4"),  # cache that this one is a copy of, else itself
+        ("min_partial", "i4"),
+        ("cpu_partial", "i4"),  # objects (to 5.15) or slabs (5.16+), by era; 0 = no list
+        ("order", "i4"),
+        ("min_order", "i4"),
+        ("sheaf", "i4"),  # row of its sheaves; 0 = none
+        ("sheaf_capacity", "i4"),
+        ("vector_cache", "i4"),  # kmalloc cache of its vectors; 0 = only counted
+        ("vector_bytes", "i4"),
+        ("state", "i4"),  # 0 alive, 1 dead: its group is gone, no new objects
+        ("nr_slabs", "i8"),
+        ("num_objs", "i8"),
+        ("slabs_made", "i8"),
+        ("slabs_gone", "i8"),
+    ],
+    align=True,
+)
+
+# 104 bytes per group.
+MEMCG = np.dtype(
+    [
+        ("parent", "i4"),
+        ("state", "i4"),
+        ("objcg_memcg", "i4"),  # where charges and objects of this group go: itself while online
+        ("billed_objects", "i4"),  # live charges that hold this group's obj_cgroup
+        ("nr_charged_bytes", "i8"),  # left-over bytes of its obj_cgroup, on no CPU's stock
+        ("true_slab", "i8"),  # slots of live objects that its tasks allocated
+        ("true_pages", "i8"),  # kernel pages and per-cpu bytes that its tasks allocated
+        ("billed_slab", "i8"),  # slots of live objects billed to it
+        ("billed_pages", "i8"),  # kernel pages and per-cpu bytes billed to it
+        ("objects", "i8"),  # live objects its tasks allocated
+        ("stock", "i8"),  # scratch of sampling: bytes in page stocks
+        ("byte_stock", "i8"),  # scratch of sampling: bytes in byte stocks and left over
+        ("offline_since", "i8"),
+    ]
+)
+ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3
+
+# Row memcg * 2 + COUNTER_*; pages.
+COUNTER = np.dtype([("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8")])
+UNLIMITED = 2**62
+
+STOCK = np.dtype([("memcg", "i4"), ("nr", "i4")])  # row cpu * stock_slots + slot
+CHILD = np.dtype([("cache", "i4")])  # row memcg * (nr_root_caches + 1) + root cache
+PATH = np.dtype([("count", "i8")])
+UNBILLED = np.dtype([("bytes", "i8"), ("objects", "i8")])  # row CAUSE_*
+PFN = np.dtype([("next", "i4"), ("prev", "i4"), ("free_order", "i4")])  # free_order: order + 1
+AREA = np.dtype([("head", "i4"), ("nr", "i4")])  # row node * NR_ORDERS + order; head: pfn + 1
+INTERNAL = np.dtype([("op", "i4"), ("cpu", "i4"), ("cache", "i4"), ("obj", "i4")])
+RCU = np.dtype([("due", "i8"), ("slab", "i4"), ("cpu", "i4")])
+FAILURE = np.dtype(
+    [("t", "i8"), ("op", "i4"), ("memcg", "i4"), ("cache", "i4"), ("gfp", "i8"), ("arg", "i4"),
+     ("cause", "i4")], align=True,
+)  # fmt: skip
+
+# Sheaves (6.18): row sheaf * nr_cpus + cpu; entries name the slab an object came from.
+SHEAF = np.dtype([("main", "i4"), ("nr_main", "i4"), ("nr_spare", "i4"), ("_pad", "i4")])
+SHEAF_SLOT = np.dtype([("slab", "i4")])  # ((sheaf * nr_cpus + cpu) * 2 + half) * capacity + i
+BARN = np.dtype([("nr_full", "i4")])  # row sheaf * nr_nodes + node
+BARN_FULL = 10  # full sheaves a barn holds (MAX_FULL_SHEAVES)
+SHEAF_MAX = 64  # objects a sheaf may hold
+
+FIELDS = {
+    "k": KERNEL,
+    "obj": OBJECT,
+    "slab": SLAB,
+    "cpu": CPU_CACHE,
+    "node": NODE_CACHE,
+    "cache": CACHE,
+    "memcg": MEMCG,
+    "counter": COUNTER,
+    "stock": STOCK,
+    "child": CHILD,
+    "path": PATH,
+    "unbilled": UNBILLED,
+    "pfn": PFN,
+    "area": AREA,
+    "internal": INTERNAL,
+    "rcu": RCU,
+    "fail": FAILURE,
+    "sheaf": SHEAF,
+    "sheaf_slot": SHEAF_SLOT,
+    "barn": BARN,
+    "barn_slot": SHEAF_SLOT,
+}
+State = tables_class(tuple(FIELDS))
+
+# why the engine returned (S.k[0].status)
+DONE, ROWS_FULL = 0, 1

@@ -1,0 +1,18 @@
+"""What a plugin may register.  Each hook is called once, when plugins are loaded."""
+
+from collections.abc import Callable
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("kmbench")
+hookimpl = pluggy.HookimplMarker("kmbench")
+
+
+@hookspec
+def kmbench_register_strategies(register: Callable) -> None:
+    """Call ``register(strategy)`` for each :class:`kmbench.Strategy`."""
+
+
+@hookspec
+def kmbench_register_workloads(register: Callable) -> None:
+    """Call ``register(workload)`` for each :class:`kmbench.Workload`."""

@@ -1,0 +1,202 @@
+"""One run: scenario x strategy x seed, from the workload's events to the stored tables."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kmbench.analysis.summary import summarise
+from kmbench.parameters import parse_parameters
+from kmbench.plugins import Plugins, load_plugins
+from kmbench.scenario import Scenario, load_scenario
+from kmbench.simulate import Outcome, Timing, simulate
+from kmbench.store.dataset import Results, write_run
+from kmbench.strategy import Strategy
+from kmbench.tabulate import cache_table, failure_table, op_table, timeline_table
+from kmbench.workload import OpenWorkload
+
+Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
+
+
+class Plan(NamedTuple):
+    """One run to make, with everything that its results depend on."""
+
+    scenario: Scenario
+    workload: OpenWorkload
+    strategy: Strategy
+    parameters: dict[str, Any]
+    identity: dict[str, Any]
+    run_id: str
+
+
+def run(
+    scenario: Scenario | str | Path,
+    strategies: Iterable[str] | None = None,
+    *,
+    seeds: int = 1,
+    out: str | Path = "results",
+    settings: Mapping[str, str] | None = None,
+    plugins: Plugins | None = None,
+    progress: Progress = lambda strategy, nr, total: None,
+) -> Results:
+    """Run strategies over a scenario, paired on the same events, and store the results.
+
+    `scenario`: a Scenario or the path of a TOML file, changed by `settings` (dotted key -> text).
+    `strategies`: names; default those of the scenario, else all that are registered.  `seeds`: how
+    many, counted from the scenario's.  Results go to the dataset folder `out`; what is returned
+    shows just these runs.  Raises UsageProblem for bad input before anything is run.
+    """
+    plugins = plugins or load_plugins()
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario, settings)
+    names = list(strategies or scenario.strategies or sorted(plugins.strategies))
+    plans = [
+        plan
+        for seed in range(scenario.seed, scenario.seed + seeds)
+        for plan in make_plans(scenario.with_seed(seed), names, plugins)
+    ]
+    for plan in plans:
+        execute(plan, out, progress)
+    return Results(Path(out), [plan.run_id for plan in plans])
+
+
+def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> list[Plan]:
+    """The runs of one scenario and seed; the workload is opened once and shared."""
+    source = plugins.workload(scenario.workload)
+    where = f"{scenario.name}: workload {source.name}"
+    given = parse_parameters(source.parameters, scenario.parameters, where)
+    chosen = [plugins.strategy(name) for name in names]
+    parameters = [
+        parse_parameters(
+            s.parameters, scenario.strategies.get(s.name, {}), f"{scenario.name}: strategy {s.name}"
+        )
+        for s in chosen
+    ]
+    workload = source.open(given, scenario.host())
+    common = {
+        "scenario": {
+            k: v for k, v in asdict(scenario).items() if k not in ("strategies", "folder", "description")
+        },
+        "workload": given,
+        "trace": workload.trace_hash,
+        "kmbench": _version("kmbench"),
+        "workload_plugin": _version(plugins.origin[source.name].distribution),
+    }
+    plans = []
+    for strategy, values in zip(chosen, parameters, strict=True):
+        identity = {
+            **common,
+            "strategy": strategy.name,
+            "strategy_params": values,
+            "strategy_plugin": _version(plugins.origin[strategy.name].distribution),
+        }
+        plans.append(Plan(scenario, workload, strategy, values, identity, _digest(identity)))
+    return plans
+
+
+def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
+    """Make one run and store it."""
+    began = time.perf_counter()
+    scenario, workload = plan.scenario, plan.workload
+    outcome = simulate(
+        workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
+        scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
+    )  # fmt: skip
+    tables = {
+        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
+        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
+        "ops": op_table(outcome, plan.strategy, plan.run_id),
+        "failures": failure_table(outcome, plan.run_id),
+    }
+    write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
+
+
+def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's row: parameters, provenance, counts and metrics."""
+    scenario, setup, k = plan.scenario, plan.workload.setup, outcome.S.k[0]
+    totals = outcome.totals
+    nr_samples = totals.shape[1]
+    unaccounted = np.zeros((nr_samples, 9), np.int64)
+    unaccounted[:, 1:] = totals[8:16].T
+    page_size = setup.machine.page_size
+    metrics = summarise(
+        tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
+        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
+        unaccounted=unaccounted, metadata=totals[6],
+        leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
+    )  # fmt: skip
+    causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
+    versions = {key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")}
+    workload_identity = {
+        key: plan.identity[key] for key in ("scenario", "workload", "trace", "workload_plugin")
+    }
+    return {
+        "run_id": plan.run_id,
+        "scenario": scenario.name,
+        "scenario_params": _json(plan.identity["workload"]),
+        "strategy": plan.strategy.name,
+        "strategy_params": _json(plan.parameters),
+        "allocator": scenario.allocator,
+        "era": setup.era,
+        "seed": scenario.seed,
+        "workload": scenario.workload,
+        "workload_hash": _digest(workload_identity),
+        "trace_hash": plan.workload.trace_hash,
+        "versions": _json(versions),
+        "hardware": "",
+        "cpus": setup.machine.cpus,
+        "groups": len(setup.groups),
+        "events": int(k["nr_events"]),
+        "allocs": int(k["nr_allocs"]),
+        "frees": int(k["nr_frees"]),
+        "failed_no_pages": int((causes == 1).sum()),
+        "failed_limit": int((causes == 2).sum()),
+        "skipped": int(k["nr_skipped"]),
+        "status": "ok",
+        "model_ns": outcome.model_ns,
+        **metrics,
+    }
+
+
+def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
+    """Wall-clock figures of the run; kept apart, since nothing else may depend on the clock."""
+    timing: Timing = outcome.timing
+    events = int(outcome.S.k["nr_events"][0])
+    return {
+        "run_id": plan.run_id,
+        "events": events,
+        "engine_s": timing.engine_s,
+        "reader_s": timing.reader_s,
+        "compile_s": timing.compile_s,
+        "cache_hit": timing.cache_hit,
+        "total_s": time.perf_counter() - began,
+        "events_per_s": events / timing.engine_s if timing.engine_s else 0.0,
+        "host": f"{platform.system()} {platform.machine()}",
+        "when": datetime.now(UTC),
+    }
+
+
+def _version(distribution: str) -> str:
+    path = Path(distribution)
+    if path.is_file():  # a local plugin file is known by its content
+        return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    try:
+        return f"{distribution} {version(distribution)}"
+    except PackageNotFoundError:
+        return f"{distribution} (source)"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_json(value).encode()).hexdigest()[:16]

@@ -1,0 +1,181 @@
+"""Scenarios: what is run, from TOML or Python, typed and checked."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from kmbench.core.geometry import ERAS
+from kmbench.errors import UsageProblem, unknown
+from kmbench.workload import Host
+
+_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+ALLOCATORS = ("slub",)
+
+
+def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
+    """``"100 ms"`` or ``"2 GiB"`` as a whole number of the smallest unit."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
+    if not match or match[2] not in units:
+        known = ", ".join(unit for unit in units if unit)
+        raise UsageProblem(f"{where} = {text!r}: expected a number and a unit of {known}")
+    return round(float(match[1]) * units[match[2]])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The simulated machine."""
+
+    cpus: int = 2
+    nodes: int = 1
+    memory: str = "6 GiB"
+    page_size: int = 4096
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario: machine, allocator, workload and the strategies to compare.
+
+    `workload` is the workload's name, `parameters` its parameters.  `strategies` maps strategy
+    names to parameters that differ from their defaults; empty means every registered strategy.
+    `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
+    for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    """
+
+    name: str
+    workload: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    machine: Machine = Machine()
+    allocator: str = "slub"
+    era: str = "6.18"
+    sample_every: str = "100 ms"
+    seed: int = 0
+    teardown: bool = False
+    strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: str = "."
+
+    def __post_init__(self) -> None:
+        m = self.machine
+        for name, value, low, high in (
+            ("machine.cpus", m.cpus, 1, 256),
+            ("machine.nodes", m.nodes, 1, m.cpus),
+            ("machine.page_size", m.page_size, 4096, 65536),
+            ("seed", self.seed, 0, 2**63 - 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise UsageProblem(
+                    f"{self.name}: {name} = {value!r}: expected a whole number, {low} to {high}"
+                )
+        if m.page_size & (m.page_size - 1):
+            raise UsageProblem(
+                f"{self.name}: machine.page_size = {m.page_size}: expected a power of two"
+            )
+        if not isinstance(self.teardown, bool):
+            raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
+        for kind, value, known in (
+            ("allocator", self.allocator, ALLOCATORS),
+            ("era", self.era, ERAS),
+        ):
+            if value not in known:
+                raise unknown(kind, str(value), known).within(self.name)
+        if not 2**20 <= self.memory_bytes() <= 2**43:
+            raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
+        self.sample_ns()
+
+    def memory_bytes(self) -> int:
+        """Size of memory in bytes."""
+        return parse_quantity(self.machine.memory, _BYTES, f"{self.name}: machine.memory")
+
+    def sample_ns(self) -> int:
+        """Model time between samples in ns."""
+        return parse_quantity(self.sample_every, _TIME, f"{self.name}: sample_every")
+
+    def host(self) -> Host:
+        """What a workload needs to know."""
+        m = self.machine
+        pages = self.memory_bytes() // m.page_size
+        return Host(m.cpus, m.nodes, pages, m.page_size, self.era, self.seed, self.folder)
+
+    def with_seed(self, seed: int) -> "Scenario":
+        """The same scenario with another seed."""
+        return replace(self, seed=seed)
+
+
+def _typed(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    known = {f.name: f for f in fields(cls)}
+    for name, value in values.items():
+        if name not in known or name == "folder":
+            raise unknown("key", name, set(known) - {"folder"}).within(where)
+        default = known[name].default
+        if isinstance(default, (str, int)) and not isinstance(default, bool):
+            if not isinstance(value, type(default)) or isinstance(value, bool):
+                expected = "a string" if isinstance(default, str) else "a whole number"
+                raise UsageProblem(f"{where}: {name} = {value!r}: expected {expected}")
+    return dict(values)
+
+
+def _table(values: Any, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise UsageProblem(f"{where}: expected a table")
+    return dict(values)
+
+
+def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario:
+    """A scenario from the content of a TOML file; `name` is used in messages and by default."""
+    values = dict(values)
+    workload = _table(values.pop("workload", None), f"{name}: workload")
+    plugin = workload.pop("plugin", None)
+    if not isinstance(plugin, str):
+        raise UsageProblem(f"{name}: workload.plugin: expected the name of a workload")
+    machine = Machine(**_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name))
+    strategies = _table(values.pop("strategies", {}), f"{name}: strategies")
+    for key, parameters in strategies.items():
+        _table(parameters, f"{name}: strategies.{key}")
+    given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
+    given.setdefault("name", name)
+    return Scenario(
+        workload=plugin, parameters=workload, machine=machine, strategies=strategies,
+        folder=folder, **given,
+    )  # fmt: skip
+
+
+def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Apply ``--set a.b=value`` settings to the content of a scenario."""
+    for key, text in settings.items():
+        at = values
+        *path, last = key.split(".")
+        if path and path[0] == "strategies":  # a strategy's name may hold dots
+            path, last = ["strategies", ".".join(key.split(".")[1:-1])], path and last
+        for part in path:
+            at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                raise UsageProblem(f"{name}: --set {key}: {part!r} is not a table")
+        at[last] = _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageProblem(f"{path}: no such scenario file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageProblem(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageProblem(f"{path}: not TOML: {error}") from None
+    values = set_keys(values, settings or {}, str(path))
+    scenario = scenario_from(values, str(path), str(path.parent))
+    return replace(scenario, name=values.get("name", path.stem))

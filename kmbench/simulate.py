@@ -1,0 +1,257 @@
+"""Drives the compiled engine over a workload's events and collects what it writes."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from kmbench.core.build import build_state, build_tables
+from kmbench.core.events import (
+    CG_CREATE,
+    CG_OFFLINE,
+    CG_RELEASE,
+    EVENT,
+    FLUSH,
+    FREE,
+    PAGE_FREE,
+    PERCPU_FREE,
+    SAMPLE,
+    SHRINK,
+)
+from kmbench.core.load import load_initial
+from kmbench.core.loop import engine
+from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS, TOTAL_COLUMNS
+from kmbench.core.setup import Setup
+from kmbench.core.specialise import Engine, specialise
+from kmbench.core.state import DONE, PERCPU, RELEASED, State
+from kmbench.errors import UsageProblem
+from kmbench.strategy import Strategy
+from kmbench.workload import OpenWorkload
+
+MIN_ROWS = 1 << 12
+LOOK_AHEAD_OBJECTS = 1 << 17  # object records that no longer fit the caches: prefetch pays
+
+
+class Timing(NamedTuple):
+    """Wall-clock seconds; never part of the deterministic results."""
+
+    engine_s: float
+    reader_s: float
+    compile_s: float
+    cache_hit: bool
+
+
+class Outcome(NamedTuple):
+    """What the engine produced: int64 matrices (columns, rows) and the final state."""
+
+    timeline: np.ndarray
+    caches: np.ndarray
+    totals: np.ndarray
+    S: State
+    model_ns: int
+    leak_pages: int | None
+    timing: Timing
+
+
+class Simulation:
+    """One strategy on one setup, fed event by event or batch by batch."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        strategy: Strategy,
+        parameters: dict | None = None,
+        seed: int = 0,
+        sample_every: int = 0,
+        look_ahead: bool | None = None,
+    ):
+        parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
+        self.setup = setup
+        self.strategy = strategy
+        self.S = build_state(setup, strategy.accounting(parameters), seed, sample_every)
+        self.P = build_tables(strategy.all_tables(), self.S)
+        if "par" in self.P._fields:
+            for name in self.P.par.dtype.names:
+                self.P.par[name] = parameters[name]
+        if strategy.prepare:
+            strategy.prepare(self.S, self.P, setup, parameters)
+        self.look_ahead = (
+            setup.nr_objects >= LOOK_AHEAD_OBJECTS if look_ahead is None else look_ahead
+        )
+        self.engine: Engine = specialise(engine, strategy.resolved_hooks())
+        self._rows = {
+            "timeline": _Rows(len(TIMELINE_COLUMNS), 4 * len(self.S.memcg)),
+            "caches": _Rows(len(CACHE_COLUMNS), len(self.S.cache)),
+            "totals": _Rows(len(TOTAL_COLUMNS), 1),
+        }
+        self.compile_s, self.cache_hit = self._compile()
+        self._load()
+        self.feed(_boot(setup))
+        for name in ("nr_events", "nr_allocs", "nr_frees"):
+            self.S.k[name] = 0
+
+    def _arguments(self, events: np.ndarray) -> tuple:
+        buffers = (self._rows[name].buffer for name in ("timeline", "caches", "totals"))
+        return (self.S, self.engine.hooks, self.P, events, 0, len(events), self.look_ahead, *buffers)
+
+    def _compile(self) -> tuple[float, bool]:
+        return self.engine.compile_for(*self._arguments(read_only(np.zeros(0, EVENT))))
+
+    def _load(self) -> None:
+        if len(self.setup.initial_slabs) == 0 and len(self.setup.initial_objects) == 0:
+            return
+        loader = specialise(load_initial, {})
+        given = (
+            self.setup.initial_slabs, self.setup.initial_objects, self.setup.initial_sheaves
+        )  # fmt: skip
+        arguments = (self.S, loader.hooks, *map(read_only, given))
+        seconds, hit = loader.compile_for(*arguments)
+        self.compile_s += seconds
+        self.cache_hit = self.cache_hit and hit
+        if failed := loader.call(*arguments):
+            raise UsageProblem(
+                f"memory of {self.setup.machine.memory_pages} pages is too small for the slabs at "
+                f"the start: no pages for slab {failed} of {len(self.setup.initial_slabs)}"
+            )
+
+    def feed(self, events: np.ndarray) -> None:
+        """Process EVENT records, in order."""
+        events = read_only(events)
+        S, hooks, P, events, start, stop, ahead, *buffers = self._arguments(events)
+        while True:
+            start = self.engine.call(S, hooks, P, events, start, stop, ahead, *buffers)
+            if S.k["status"][0] == DONE:
+                return
+            for counter, rows in zip(
+                ("nr_timeline", "nr_cache_rows", "nr_total_rows"), self._rows.values(), strict=True
+            ):
+                rows.keep(int(S.k[counter][0]))
+                S.k[counter] = 0
+            buffers = [rows.buffer for rows in self._rows.values()]
+
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Timeline, caches and totals written so far, (columns, rows) each."""
+        counters = ("nr_timeline", "nr_cache_rows", "nr_total_rows")
+        rows = zip(counters, self._rows.values(), strict=True)
+        timeline, caches, totals = (r.all(int(self.S.k[c][0])) for c, r in rows)
+        return timeline, caches, totals
+
+    def teardown(self) -> int:
+        """Free everything, remove every group, empty the stocks; pages that stay charged (A7)."""
+        self.feed(_teardown(self.S))
+        usage = self.S.counter["usage"]
+        return int(np.abs(usage).sum())
+
+
+class _Rows:
+    """A table that grows by buffers: the engine fills one, full ones are kept."""
+
+    def __init__(self, columns: int, at_least: int):
+        self.columns = columns
+        self.capacity = max(MIN_ROWS, 2 * at_least)
+        self.kept: list[np.ndarray] = []
+        self.buffer = np.zeros((columns, self.capacity), np.int64)
+
+    def keep(self, rows: int) -> None:
+        self.kept.append(self.buffer[:, :rows])
+        self.capacity *= 2
+        self.buffer = np.zeros((self.columns, self.capacity), np.int64)
+
+    def all(self, rows: int) -> np.ndarray:
+        last = self.buffer[:, :rows]
+        return np.concatenate([*self.kept, last], axis=1) if self.kept else last
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A read-only contiguous view; as a recarray where the model runs as plain Python."""
+    from kmbench.core.jit import JIT
+
+    view = np.ascontiguousarray(array).view()
+    if not JIT and array.dtype.names:
+        view = view.view(np.recarray)
+    view.flags.writeable = False
+    return view
+
+
+def _boot(setup: Setup) -> np.ndarray:
+    online = [row for row, group in enumerate(setup.groups, 1) if group.online]
+    events = np.zeros(len(online), EVENT)
+    events["op"] = CG_CREATE
+    events["memcg"] = online
+    events["arg"] = [setup.groups[row - 1].parent for row in online]
+    return events
+
+
+def _teardown(S: State) -> np.ndarray:
+    slab = S.obj["slab"][: S.k["nr_objects"][0]]
+    now = S.k["now"][0]
+    live = np.flatnonzero(slab)
+    where = slab[live]
+    frees = np.zeros(len(live), EVENT)
+    frees["obj"] = live
+    frees["op"] = np.where(where > 0, FREE, np.where(where == PERCPU, PERCPU_FREE, PAGE_FREE))
+    state, parent = S.memcg["state"], S.memcg["parent"]
+    rows = np.flatnonzero((state > 0) & (state < RELEASED))
+    rows = rows[rows > 1]
+    depth = np.zeros(len(S.memcg), int)
+    at = parent.copy()
+    while at.any():
+        depth[at > 0] += 1
+        at = parent[at]
+    rows = rows[np.argsort(-depth[rows], kind="stable")]
+    gone = np.zeros(2 * len(rows), EVENT)
+    gone["op"] = np.repeat([CG_OFFLINE, CG_RELEASE], len(rows))
+    gone["memcg"] = np.tile(rows, 2)
+    gone = gone[~((gone["op"] == CG_OFFLINE) & (state[gone["memcg"]] == 2))]
+    last = np.zeros(4, EVENT)
+    last["op"] = SHRINK, FLUSH, SHRINK, FLUSH
+    last["t"] = 0, 0, int(S.k["rcu_delay"][0]), int(S.k["rcu_delay"][0])
+    for part in (frees, gone, last):
+        part["t"] += now
+    return np.concatenate([frees, gone, last])
+
+
+def simulate(
+    workload: OpenWorkload,
+    strategy: Strategy,
+    parameters: dict,
+    seed: int,
+    sample_every: int,
+    teardown: bool,
+    progress: Callable[[int], None] = lambda nr: None,
+) -> Outcome:
+    """Run a workload through a strategy from the first event to the last."""
+    simulation = Simulation(workload.setup, strategy, parameters, seed, sample_every)
+    S = simulation.S
+    engine_s = reader_s = 0.0
+    first = last = None
+    batches: Iterator[np.ndarray] = workload.batches(S)
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        read = time.perf_counter()
+        reader_s += read - began
+        if batch is None:
+            break
+        if len(batch) == 0:
+            continue
+        first = int(batch["t"][0]) if first is None else first
+        simulation.feed(batch)
+        last = int(batch["t"][-1])
+        engine_s += time.perf_counter() - read
+        progress(len(batch))
+    end = np.zeros(1, EVENT)
+    end["op"], end["t"] = SAMPLE, last or 0
+    simulation.feed(end)
+    S.k["nr_events"] -= 1
+    timeline, caches, totals = simulation.tables()
+    outcome = Outcome(
+        timeline, caches, totals, S, (last or 0) - (first or 0), None,
+        Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
+    )  # fmt: skip
+    if teardown:
+        counts = S.k.copy(), S.path.copy()
+        outcome = outcome._replace(leak_pages=simulation.teardown())
+        S.k[:], S.path[:] = counts
+    return outcome

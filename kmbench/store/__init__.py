@@ -1,0 +1,1 @@
+"""Results on disk: Arrow schemas and the Parquet dataset of runs."""

@@ -1,0 +1,187 @@
+"""The metric catalogue: name, id, unit, direction and definition of every metric, once.
+
+Tables, Parquet metadata and documentation all take their words from here.  Metrics with
+``source="runs"`` are columns of the table ``runs``; the others are derived when results are read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from kmbench.core.events import CAUSE_NAMES
+
+__all__ = ["METRICS", "STORED", "Metric"]
+
+Direction = Literal["lower", "higher"]
+Source = Literal["runs", "compare", "timing"]
+
+
+class Metric(NamedTuple):
+    """One number about a run."""
+
+    name: str
+    """Column and option name."""
+    id: str
+    """Short identifier: A accuracy, W waste, O overhead, F failures, S simulator."""
+    unit: str
+    """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count`` or ``events/s``."""
+    direction: Direction | None
+    """Which way is better; ``None`` for a plain fact."""
+    label: str
+    """Words for the first column of a table."""
+    definition: str
+    """What is summed over what.  ``slot`` is the cache's size, ``S`` the bytes of a slab."""
+    source: Source = "runs"
+    """``runs``: stored; ``compare``: needs another run of the pair; ``timing``: wall clock."""
+    headline: bool = False
+    """Shown when nobody asks for particular metrics."""
+
+
+_CAUSE_WORDS = {
+    "not_selected": "its cache is not one the strategy accounts",
+    "pending": "the group's copy of the cache was still being made",
+    "interrupt": "it was allocated in interrupt context",
+    "kthread": "it was allocated by a kernel thread",
+    "nofail": "the allocation was __GFP_NOFAIL",
+    "dying": "the task was dying",
+    "vector": "the slab's obj_cgroup vector could not be allocated",
+    "charge_failed": "the charge failed and the object was handed out all the same",
+}
+
+
+def _unaccounted(cause: str) -> Metric:
+    return Metric(
+        f"unaccounted_{cause}_bytes",
+        f"A1.{cause}",
+        "B",
+        "lower",
+        f"unaccounted: {cause.replace('_', ' ')}",
+        f"The part of A1 whose cause is: {_CAUSE_WORDS[cause]}.",
+    )
+
+
+_CATALOGUE = (
+    Metric(
+        "kmem_charged_mean", "A0", "B", None, "kmem charged",
+        "Kernel memory charged to groups, stocks included: kmem usage of the groups right below "
+        "the root, summed; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "true_mean", "A0.true", "B", None, "kmem truly used",
+        "Kernel memory that tasks of groups other than the root really allocated: slots of live "
+        "objects plus kernel pages and per-CPU bytes; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "charge_error_median", "A5.median", "1", "lower", "charge error, median",
+        "|usage - true| / true over online groups and samples, both with descendants; true is "
+        "what the group's tasks really allocated.  Pairs with true = 0 are left out.",
+        headline=True,
+    ),
+    Metric(
+        "charge_error_p95", "A5.p95", "1", "lower", "charge error, p95",
+        "95th percentile of the charge error A5.",
+        headline=True,
+    ),
+    Metric(
+        "unaccounted_bytes", "A1", "B", "lower", "unaccounted",
+        "Slots of live objects that belong to a group other than the root and are billed to "
+        "nobody; mean over samples.",
+    ),
+    *(_unaccounted(cause) for cause in CAUSE_NAMES[1:]),
+    Metric(
+        "unaccounted_share", "A2", "1", "lower", "unaccounted share",
+        "A1 over the slots of all live objects of groups other than the root, both summed over "
+        "samples.",
+        headline=True,
+    ),
+    Metric(
+        "overcharge_bytes", "A4", "B", "lower", "overcharge",
+        "Sum over groups of max(0, own kmem usage - slots and pages billed to it): slack of "
+        "partial slabs, stocks and rounding; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "leak_bytes", "A7", "B", "lower", "charge leaked",
+        "Usage left once every task, object and stock of the groups is gone; null unless the run "
+        "tore everything down.",
+    ),
+    Metric(
+        "slab_bytes_mean", "W0", "B", "lower", "slab bytes, mean",
+        "Pages held by all slabs; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "slab_bytes_peak", "W0.peak", "B", "lower", "slab bytes, peak",
+        "Pages held by all slabs; highest sample.",
+    ),
+    Metric(
+        "excess_slab_bytes", "W3", "B", "lower", "slab bytes over none",
+        "W0 minus W0 of strategy `none` on the same workload bytes and seed.",
+        source="compare", headline=True,
+    ),
+    Metric(
+        "slab_utilisation", "W1", "1", "higher", "slab utilisation",
+        "Slots of live objects over the bytes of all slabs; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "slabinfo_utilisation", "W2", "1", "higher", "utilisation by slabinfo",
+        "active_objs * size over the bytes of all slabs, in the words of /proc/slabinfo (free "
+        "objects held per CPU count as active); mean over samples.",
+    ),
+    Metric(
+        "metadata_bytes", "W5", "B", "lower", "accounting metadata",
+        "Bytes that exist only to account: obj_cgroup vectors, copies of kmem_cache, growth of "
+        "objects; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "internal_fragmentation", "W6", "1", "lower", "internal fragmentation",
+        "1 - object sizes / slots of live objects, both summed over caches; mean over samples.",
+    ),
+    Metric(
+        "kmalloc_slack_bytes", "W6.kmalloc", "B", "lower", "kmalloc slack",
+        "Object size minus bytes asked for, over live objects of kmalloc caches; mean over "
+        "samples.",
+    ),
+    Metric(
+        "idle_slab_bytes", "W7", "B", "lower", "idle slab bytes",
+        "Free slab memory kept on CPU slabs, CPU partial lists, sheaves and as empty slabs of "
+        "node lists; mean over samples.",
+        headline=True,
+    ),
+    Metric(
+        "ops_per_alloc", "O1", "ops", "lower", "ops per alloc",
+        "Counted operations of phases alloc, slab, page and charge per allocated object: all that "
+        "an object costs but its own free path, giving slabs and charges back included.",
+        headline=True,
+    ),
+    Metric(
+        "ops_per_free", "O2", "ops", "lower", "ops per free",
+        "Counted operations of phase free per freed object.",
+    ),
+    Metric(
+        "atoms_per_alloc", "O3", "ops", "lower", "atomics per alloc",
+        "Atomic operations on shared cache lines in the phases of O1 per allocated object.",
+        headline=True,
+    ),
+    Metric(
+        "failed_allocs", "F1", "count", "lower", "failed allocations",
+        "Allocations of the stream that returned NULL.",
+        headline=True,
+    ),
+    Metric(
+        "events_per_s", "S1", "events/s", "higher", "simulator events/s",
+        "Events per second of the engine alone, without reading and compiling.  Wall clock: "
+        "differs from run to run.",
+        source="timing",
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _CATALOGUE}
+"""Every metric by name, in the order of tables."""
+
+STORED: tuple[Metric, ...] = tuple(metric for metric in _CATALOGUE if metric.source == "runs")
+"""The metrics that are columns of ``runs``."""

@@ -1,0 +1,319 @@
+"""The results dataset: one Parquet file per run and table, written so that it can always be read.
+
+Layout: ``DIR/<table>/<run_id>.parquet``.  Every file is written under a temporary name in its own
+folder, synced and renamed; ``runs/<run_id>.parquet`` comes last and proves the run complete.
+Readers start from ``runs``, so a writer killed at any moment leaves nothing that they would see.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kmbench.errors import UsageProblem, unknown
+from kmbench.store.schema import (
+    SCHEMA_VERSION,
+    TABLES,
+    VERSION_KEY,
+    arrow_schema,
+    make_table,
+    polars_schema,
+)
+
+__all__ = ["Results", "Run", "open_results", "write_run"]
+
+MAGIC = b"PAR1"
+STALE_SECONDS = 3600  # a temporary file this old belongs to no writer any more
+
+
+# --- writing ---
+
+
+def write_run(
+    folder: str | os.PathLike[str],
+    run: Mapping[str, Any],
+    tables: Mapping[str, pa.Table | Mapping[str, Any]],
+    timing: Mapping[str, Any] | None = None,
+) -> Path:
+    """Store one run and return the path of its proof, ``runs/<run_id>.parquet``.
+
+    ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
+    ``ops`` and ``failures`` as Arrow tables or as columns for
+    :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.  Writing a run
+    again replaces it.  Raises :class:`UsageProblem` when the folder cannot be written.
+    """
+    run_id = run["run_id"]
+    written = Path(folder)
+    for table in TABLES:
+        if table == "runs":
+            content = make_table(table, _row(run), run_id)
+        elif table == "timing":
+            if timing is None:
+                continue
+            content = make_table(table, _row(timing), run_id)
+        else:
+            content = _conform(table, tables.get(table, _empty(table)), run_id)
+        written = Path(folder) / table / f"{run_id}.parquet"
+        write_parquet(written, content)
+    return written
+
+
+def _row(values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: [value] for name, value in values.items()}
+
+
+def _empty(table: str) -> dict[str, list[Any]]:
+    return {field.name: [] for field in TABLES[table]}
+
+
+def _conform(table: str, content: pa.Table | Mapping[str, Any], run_id: str) -> pa.Table:
+    if isinstance(content, pa.Table):
+        if content.schema.equals(arrow_schema(table), check_metadata=True):
+            return content
+        content = {name: content.column(name) for name in content.column_names}
+    return make_table(table, content, run_id)
+
+
+def write_parquet(path: Path, content: pa.Table) -> None:
+    """Write ``content`` to ``path``; readers see the old file or the whole new one, never a part.
+
+    The same content gives the same bytes.  Raises :class:`UsageProblem` on any I/O error.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        with open(temporary, "wb") as file:
+            # a dictionary and statistics per column pay off from a few rows on
+            many = content.num_rows > 1
+            pq.write_table(
+                content, file, compression="zstd", use_dictionary=many, write_statistics=many
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UsageProblem(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what writers of this very file left behind when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                left.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- reading ---
+
+
+def open_results(folder: str | os.PathLike[str] = "results") -> Results:
+    """Open a dataset for reading.
+
+    Raises :class:`UsageProblem`, naming the file, when the folder does not exist or a file of
+    ``runs`` is no Parquet file, is cut short or has a newer schema.
+    """
+    path = Path(folder)
+    if not path.exists():
+        raise UsageProblem(f"{path}: no such folder of results; `kmbench run` makes one")
+    if not path.is_dir():
+        raise UsageProblem(f"{path}: not a folder of results")
+    names = sorted(_stems(path / "runs"))
+    for name in names:
+        check_file(path / "runs" / f"{name}.parquet")
+    return Results(path, names)
+
+
+def _stems(folder: Path) -> set[str]:
+    try:
+        entries = os.listdir(folder)
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise UsageProblem(f"cannot read {folder}: {error.strerror}") from error
+    return {e[:-8] for e in entries if e.endswith(".parquet") and not e.startswith(".")}
+
+
+def check_file(path: Path) -> None:
+    """Raise :class:`UsageProblem` naming ``path`` unless it is a Parquet file we can read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(0, size - 4))
+            tail = file.read(4)
+        if head != MAGIC:
+            raise UsageProblem(f"{path}: not a Parquet file")
+        if tail != MAGIC or size < 12:
+            raise UsageProblem(f"{path}: cut short")
+        version = (pq.read_schema(path).metadata or {}).get(VERSION_KEY)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        # an OSError that Arrow made up has no strerror
+        why = getattr(error, "strerror", None) or "damaged Parquet file"
+        raise UsageProblem(f"{path}: {why}") from error
+    if version is None:
+        raise UsageProblem(f"{path}: a Parquet file, but not one of kmbench")
+    if not version.isdigit():
+        raise UsageProblem(f"{path}: damaged Parquet file")
+    if int(version) > SCHEMA_VERSION:
+        raise UsageProblem(
+            f"{path}: written by a newer kmbench (schema {int(version)}; this one reads up to "
+            f"{SCHEMA_VERSION})"
+        )
+
+
+class Results:
+    """A dataset of complete runs; every table is a polars ``LazyFrame``.
+
+    Columns, units and meanings are those of :mod:`kmbench.store.schema`; ``run_id`` joins them.
+    """
+
+    def __init__(self, path: Path, names: list[str], run_id: str | None = None) -> None:
+        self.path = path
+        self._names = names
+        self._run_id = run_id
+
+    @cached_property
+    def runs(self) -> pl.LazyFrame:
+        """One row per run: parameters, provenance, summary metrics, status."""
+        return self._scan("runs")
+
+    @cached_property
+    def timeline(self) -> pl.LazyFrame:
+        """One row per sample and group: counters beside ground truth."""
+        return self._scan("timeline")
+
+    @cached_property
+    def caches(self) -> pl.LazyFrame:
+        """One row per sample and cache, in slabinfo's words."""
+        return self._scan("caches")
+
+    @cached_property
+    def ops(self) -> pl.LazyFrame:
+        """One row per code path: how often, and what it cost in counted operations."""
+        return self._scan("ops")
+
+    @cached_property
+    def failures(self) -> pl.LazyFrame:
+        """One row per failed operation (the first 100,000 of a run)."""
+        return self._scan("failures")
+
+    @cached_property
+    def timing(self) -> pl.LazyFrame:
+        """One row per run: wall-clock seconds; the only table that is not deterministic."""
+        return self._scan("timing")
+
+    def _files(self, table: str) -> list[Path]:
+        present = _stems(self.path / table)
+        names = [name for name in self._names if name in present]
+        return [self.path / table / f"{name}.parquet" for name in names]
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        files = self._files(table)
+        schema = polars_schema(table)
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        frame = pl.scan_parquet(
+            files, schema=schema, missing_columns="insert", extra_columns="ignore", glob=False
+        )
+        return frame if self._run_id is None else frame.filter(pl.col("run_id") == self._run_id)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn a failure to read into a :class:`UsageProblem` that names the damaged file.
+
+        Put it around collecting and around using the text of what was collected.
+        """
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+            for table in TABLES:
+                for file in self._files(table):
+                    _read_through(file)
+            raise UsageProblem(f"{self.path}: cannot be read: {error}") from error
+
+    def run_ids(self) -> list[str]:
+        """Every run's id, sorted."""
+        with self.reading():
+            return self.runs.select(pl.col("run_id").cast(pl.String)).collect()["run_id"].to_list()
+
+    def run(self, run_id_prefix: str) -> Run:
+        """The run whose id starts with ``run_id_prefix``, or whose strategy has that name.
+
+        Raises :class:`UsageProblem` when no run or several are meant.
+        """
+        wanted = pl.col("run_id").cast(pl.String), pl.col("strategy"), pl.col("seed")
+        with self.reading():
+            rows = self.runs.select(*wanted, "scenario").collect()
+        if not rows.height:
+            raise UsageProblem(f"{self.path}: no complete runs")
+        found = rows.filter(pl.col("run_id").str.starts_with(run_id_prefix))
+        if not found.height:
+            found = rows.filter(pl.col("strategy") == run_id_prefix)
+        if not found.height:
+            raise unknown("run", run_id_prefix, {*rows["run_id"], *rows["strategy"]})
+        if found.height > 1:
+            words = [
+                f"{r['run_id']} ({r['scenario']}, {r['strategy']}, seed {r['seed']})"
+                for r in found.sort("run_id").head(4).iter_rows(named=True)
+            ]
+            more = ", ..." if found.height > 4 else ""
+            raise UsageProblem(
+                f"{run_id_prefix!r} means {found.height} runs: {', '.join(words)}{more}"
+            )
+        run_id = found["run_id"][0]
+        names = [run_id] if run_id in self._names else self._names
+        return Run(self.path, names, run_id)
+
+
+class Run(Results):
+    """One run of a dataset: the same tables, this run's rows only."""
+
+    @property
+    def run_id(self) -> str:
+        """The whole id."""
+        assert self._run_id is not None
+        return self._run_id
+
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """The row of ``runs``, by column name."""
+        with self.reading():
+            return self.runs.collect().row(0, named=True)
+
+
+def _read_through(file: Path) -> None:
+    """Read the whole of ``file``; :class:`UsageProblem` names it when that fails."""
+    check_file(file)
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches():
+                batch.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UsageProblem(f"{file}: damaged Parquet file") from error

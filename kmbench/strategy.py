@@ -1,0 +1,78 @@
+"""Strategies: what a plugin registers to account kernel memory its own way."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kmbench.core.build import Accounting
+from kmbench.core.hooks import STRATEGY_HOOKS
+from kmbench.core.paths import MAX_PLUGIN_PATHS, Path
+from kmbench.core.tables import Table, table
+from kmbench.errors import PluginProblem, did_you_mean
+from kmbench.parameters import Parameter
+
+ABI = 1
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to account kernel memory to groups.
+
+    `hooks` maps names of :mod:`kmbench.core.hooks` to plain module-level functions of the same
+    arguments; those left out are compiled to nothing.  `tables` are its own state, sized by the host and zeroed;
+    whole-number, number and true/false parameters reach the hooks as ``P.par[0].name``.
+    `copy_name` names a copy of `cache` for `group` (or its `row`) in results.  `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
+    setup, parameters)` runs once, as Python, before the first event.  `paths` are counted by
+    ``count(S, PLUGIN_PATH + i)``.
+    """
+
+    name: str
+    description: str
+    source: str
+    hooks: Mapping[str, Callable] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    paths: tuple[Path, ...] = ()
+    accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
+    prepare: Callable | None = None
+    copy_name: str = "{cache}({group})"
+    abi: int = ABI
+
+    def __post_init__(self) -> None:
+        for name, hook in self.hooks.items():
+            if name not in STRATEGY_HOOKS:
+                raise PluginProblem(
+                    f"strategy {self.name!r}: no hook {name!r}{did_you_mean(name, STRATEGY_HOOKS)}"
+                )
+            wanted, got = (_arguments(f) for f in (STRATEGY_HOOKS[name], hook))
+            if len(wanted) != len(got):
+                raise PluginProblem(
+                    f"strategy {self.name!r}: {place(hook)}: {name}({', '.join(got)}): expected "
+                    f"the arguments ({', '.join(wanted)})"
+                )
+        if len(self.paths) > MAX_PLUGIN_PATHS:
+            raise PluginProblem(
+                f"strategy {self.name!r}: {len(self.paths)} paths, at most {MAX_PLUGIN_PATHS}"
+            )
+
+    def resolved_hooks(self) -> dict[str, Callable]:
+        """Every hook of the protocol: this strategy's where it has one, else the default."""
+        return {**STRATEGY_HOOKS, **self.hooks}
+
+    def all_tables(self) -> dict[str, Table]:
+        """Its tables and, if it has numeric parameters, the table ``par`` that holds them."""
+        kinds = {bool: "i8", int: "i8", float: "f8"}
+        fields = {
+            p.name: kinds[type(p.default)] for p in self.parameters if type(p.default) in kinds
+        }
+        return {**self.tables, **({"par": table(1, **fields)} if fields else {})}
+
+
+def _arguments(func: Callable) -> tuple[str, ...]:
+    code = getattr(func, "py_func", func).__code__
+    return code.co_varnames[: code.co_argcount]
+
+
+def place(func: Callable) -> str:
+    """``file:line`` of a function."""
+    code = getattr(func, "py_func", func).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"

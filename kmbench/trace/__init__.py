@@ -1,0 +1,1 @@
+"""Recorded event streams: kmbench's own trace files, captures of real kernels, their scoring."""

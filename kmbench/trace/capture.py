@@ -1,0 +1,87 @@
+"""Captures of a real kernel: a folder of Parquet tables and a manifest, as kmbench input."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from kmbench.core.setup import INITIAL_OBJECT, Machine, Setup
+from kmbench.errors import UsageProblem
+from kmbench.trace.capture_state import (
+    HANDLE_SHIFT,
+    field,
+    initial_objects,
+    read_caches,
+    read_groups,
+    read_initial_slabs,
+    slab_caches,
+)
+from kmbench.trace.capture_stream import read_aux, read_stream
+from kmbench.trace.handles import Repairs, assign_handles
+from kmbench.trace.tables import read_json
+
+
+class Capture(NamedTuple):
+    """A recording, ready to be replayed."""
+
+    setup: Setup
+    events: np.ndarray  # EVENT, time order
+    manifest: dict  # the capture's own
+    repairs: Repairs
+
+
+def is_capture(path: Path) -> bool:
+    """Whether `path` is a folder that looks like a capture."""
+    return (path / "manifest.json").is_file() and (path / "events.parquet").is_file()
+
+
+def read_capture(folder: str | Path) -> Capture:
+    """Read a capture folder.
+
+    Where an object lies in memory is taken from the recording only for objects that existed
+    before it; every later one is placed by the model.
+
+    Raises UsageProblem naming the file, the field and what was expected.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    names = [row["name"] for row in slab_caches(path, manifest)]
+    paths = field(path, manifest, "memcgs", list)
+    aux = read_aux(folder)
+    created = set(aux.filter(pl.col("ev") == "cgroup_mkdir")["s"])
+    groups = read_groups(path, manifest, created)
+    rows = {name: row for row, name in enumerate(paths, 1)}
+    parents = [group.parent for group in groups]
+    sites = field(path, manifest, "sites", list)
+    dump_times = field(path, manifest, "dump_t", list)
+    stream = read_stream(folder, sites, names, rows, parents, aux, dump_times)
+    caches = read_caches(path, manifest, stream.accounted_caches)
+    initial = read_initial_slabs(folder, manifest, caches)
+    slab_of = stream.first_frees >> HANDLE_SHIFT
+    if len(slab_of) and int(slab_of.max()) >= len(initial.row_of_slab):
+        raise UsageProblem(
+            f"{folder / 'events.parquet'}: column obj names slab {int(slab_of.max())};"
+            f" expected a row of slabs.parquet ({len(initial.row_of_slab)} rows)"
+        )
+    slab_rows = initial_objects(stream.first_frees, initial)
+    keys = stream.first_frees[slab_rows > 0]
+    events, nr_objects, repairs = assign_handles(stream.raw, stream.role, stream.keys, keys)
+    objects = np.zeros(len(keys), INITIAL_OBJECT)
+    objects["obj"] = np.arange(1, len(keys) + 1)
+    objects["slab"] = slab_rows[slab_rows > 0]
+    setup = Setup(
+        machine=Machine(
+            cpus=field(path, manifest, "nproc", int),
+            memory_pages=field(path, manifest, "memtotal_kb", int) // 4,
+        ),
+        era="6.18",
+        caches=caches,
+        groups=groups,
+        nr_objects=nr_objects,
+        initial_slabs=initial.slabs,
+        initial_objects=objects,
+        initial_sheaves=initial.sheaves,
+    )
+    return Capture(setup, events, manifest, repairs)

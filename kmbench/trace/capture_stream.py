@@ -1,0 +1,316 @@
+"""The event stream of a capture: slab, page, per-CPU and group events merged in time order."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from kmbench.core import events as ev
+from kmbench.core.events import EVENT
+from kmbench.errors import UsageProblem
+from kmbench.trace.handles import OWN_VECTOR
+from kmbench.trace.tables import read_arrays
+
+SAMPLE_SLABS, SAMPLE_KMEM, SAMPLE_SYSFS, SAMPLE_DUMP = 1, 2, 3, 4  # `arg` of SAMPLE: what was read then
+MARKS = {"START": 1, "STOP": 2}
+VECTOR_SITE = "alloc_slab_obj_exts"
+# charged to the parent: mem_cgroup_css_alloc() runs under set_active_memcg(parent)
+PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
+STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
+_TASK_CONTEXT = 0x0F  # none of: hardirq, softirq, nmi, kernel thread
+_ACCOUNTED, _CHARGED = 1, 2  # flags of events.parquet
+_CTX_SHIFT = 24
+
+
+class RawStream(NamedTuple):
+    """Events with the recording's object names: input of :func:`handles.assign_handles`."""
+
+    raw: np.ndarray  # EVENT, time order; obj = key
+    role: np.ndarray  # u1
+    keys: int
+    accounted_caches: np.ndarray  # bool per cache: seen charged without __GFP_ACCOUNT
+    first_frees: np.ndarray  # keys of slab objects whose first event is a free (flag 4)
+
+
+def read_slab_events(folder: Path) -> dict[str, np.ndarray]:
+    """Columns of events.parquet."""
+    names = ("t", "op", "cpu", "pid", "memcg", "ctx", "cache", "obj", "req", "gfp", "site", "flags")
+    return read_arrays(folder / "events.parquet", dict.fromkeys(names, "i"))
+
+
+def _blank(n: int) -> np.ndarray:
+    return np.zeros(n, EVENT)
+
+
+def _context(ctx: np.ndarray) -> np.ndarray:
+    return ctx.astype(np.uint32) << np.uint32(_CTX_SHIFT)
+
+
+def _common(columns: dict[str, np.ndarray], keep: np.ndarray) -> np.ndarray:
+    out = _blank(int(np.count_nonzero(keep)) if keep.dtype == bool else len(keep))
+    out["t"] = columns["t"][keep]
+    out["task"] = columns["pid"][keep]
+    out["memcg"] = columns["memcg"][keep] + 1
+    out["cpu"] = columns["cpu"][keep]
+    out["gfp"] = _context(columns["ctx"][keep])
+    return out
+
+
+def slab_events(
+    columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """EVENT rows (obj = the capture's handle) and roles of the slab operations.
+
+    Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
+    8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
+    """
+    keep = (columns["cache"] >= 0) & (columns["cache"] < nr_caches)
+    out = _common(columns, keep)
+    op = columns["op"][keep]
+    out["obj"] = columns["obj"][keep]
+    out["cache"] = columns["cache"][keep] + 1
+    out["op"] = op & 1
+    out["arg"] = np.where(op == 2, columns["req"][keep], 0)
+    gfp = columns["gfp"][keep].astype(np.uint32) & np.uint32((1 << _CTX_SHIFT) - 1)
+    out["gfp"] |= np.where(op & 1, np.uint32(0), gfp)
+    # accounted, but billed to nobody although a task of a group asked: the task had left its
+    # group (the SIGCHLD of do_exit) or acted for the root (set_active_memcg)
+    flags = columns["flags"][keep]
+    billed_elsewhere = (flags & (_ACCOUNTED | _CHARGED)) == _ACCOUNTED
+    in_task = (columns["ctx"][keep] & _TASK_CONTEXT) == 0
+    out["memcg"][billed_elsewhere & in_task & ((op & 1) == 0)] = 1
+    is_vector = np.array([site.startswith(VECTOR_SITE) for site in sites], bool)
+    site = columns["site"][keep]
+    role = np.zeros(len(out), np.uint8)
+    if len(is_vector):
+        role[is_vector[np.clip(site, 0, None)] & (site >= 0) & (op == 2)] = OWN_VECTOR
+    return out, role
+
+
+def page_events(folder: Path, base: int) -> tuple[np.ndarray, int]:
+    """Accounted page allocations that are no slabs; keys from `base`; also the next free key."""
+    names = ("t", "op", "page", "order", "cpu", "pid", "memcg", "ctx")
+    columns = read_arrays(folder / "pages.parquet", dict.fromkeys(names, "i"))
+    # op 2 is a free that was not traced, dated when the page was allocated again
+    keep = columns["op"] <= 2
+    out = _common(columns, keep)
+    out["obj"] = columns["page"][keep] + base
+    out["op"] = np.where(columns["op"][keep] == 0, ev.PAGE_ALLOC, ev.PAGE_FREE)
+    out["arg"] = columns["order"][keep]
+    out["cache"] = ev.PAGES_OTHER
+    out["gfp"] |= np.uint32(ev.GFP_KERNEL_ACCOUNT)
+    return out, base + int(columns["page"].max(initial=-1)) + 1
+
+
+def stack_events(
+    aux: pl.DataFrame, slab: dict[str, np.ndarray], pages: np.ndarray, task_cache: int, base: int
+) -> tuple[np.ndarray, int]:
+    """Kernel stacks: allocated with the task_struct, returned when the task is done exiting.
+
+    copy_process() takes the stack right after the task_struct (kernel/fork.c:dup_task_struct) and
+    charges the forking task's group; do_exit() uncharges it at its very end
+    (exit_task_stack_account), after the last event of that task in task context.
+    """
+    unchecked = {"check_sortedness": False}  # sorted here; polars cannot see that with `by`
+    forks = aux.filter(pl.col("ev") == "sched_process_fork").select(
+        "t", "cpu", "pid", "memcg", "ctx", child=pl.col("a1").cast(pl.Int32)
+    )
+    exits = aux.filter(pl.col("ev") == "sched_process_exit").select(
+        "t", "cpu", "memcg", child=pl.col("a0").cast(pl.Int32)
+    )
+    is_task = (slab["cache"] == task_cache) & ((slab["op"] & 1) == 0)
+    made = pl.DataFrame(
+        {"t": slab["t"][is_task], "pid": slab["pid"][is_task].astype(np.int32)}
+    ).with_columns(t_made=pl.col("t"))
+    begins = forks.sort("t").join_asof(made.sort("t"), on="t", by="pid", strategy="backward", **unchecked)
+    begins = begins.with_columns(start=pl.coalesce("t_made", "t")).sort("child", "t")
+    in_task = (slab["ctx"] & 7) == 0
+    seen = pl.DataFrame(
+        {
+            "t": np.concatenate([slab["t"][in_task], pages["t"]]),
+            "child": np.concatenate(
+                [slab["pid"][in_task], pages["task"]]
+            ).astype(np.int32),
+        }
+    ).with_columns(t_last=pl.col("t"))
+    # a thread id may come back: only events before its next fork count
+    reborn = forks.select("child", "t", t_next=pl.col("t"))
+    ends = exits.sort("t").join_asof(reborn.sort("t"), on="t", by="child", strategy="forward", **unchecked)
+    ends = ends.rename({"t": "t_exit"}).with_columns(
+        t=pl.col("t_next").fill_null(np.iinfo(np.int64).max)
+    )
+    ends = ends.sort("t").join_asof(seen.sort("t"), on="t", by="child", strategy="backward", **unchecked)
+    ends = ends.with_columns(stop=pl.max_horizontal("t_exit", pl.col("t_last").fill_null(0) + 1))
+    begin, end = _blank(len(begins)), _blank(len(ends))
+    for out, frame, time, op in (
+        (begin, begins, "start", ev.PAGE_ALLOC), (end, ends, "stop", ev.PAGE_FREE),
+    ):  # fmt: skip
+        out["t"] = frame[time].to_numpy()
+        out["task"] = frame["pid" if op == ev.PAGE_ALLOC else "child"].to_numpy()
+        out["memcg"] = frame["memcg"].to_numpy() + 1
+        out["cpu"] = frame["cpu"].to_numpy()
+        out["obj"] = frame["child"].to_numpy() + base
+        out["op"] = op
+        out["cache"] = ev.PAGES_STACK
+        out["arg"] = STACK_ORDER
+        out["gfp"] = ev.GFP_KERNEL_ACCOUNT
+    begin["gfp"] |= _context(begins["ctx"].to_numpy())
+    out = np.concatenate([begin, end])
+    return out, base + int(out["obj"].max(initial=base) - base) + 1
+
+
+def percpu_events(aux: pl.DataFrame, base: int) -> tuple[np.ndarray, int]:
+    """Per-CPU allocations; arg = bytes the memory controller charges for them."""
+    rows = aux.filter(pl.col("ev").is_in(["percpu_alloc_percpu", "percpu_free_percpu"]))
+    is_alloc = (rows["ev"] == "percpu_alloc_percpu").to_numpy()
+    columns = {name: rows[name].to_numpy() for name in ("t", "cpu", "pid", "memcg", "ctx")}
+    out = _common(columns, np.ones(len(rows), bool))
+    out["obj"] = rows["a0"].to_numpy() + base
+    out["op"] = np.where(is_alloc, ev.PERCPU_ALLOC, ev.PERCPU_FREE)
+    out["arg"] = rows["a1"].to_numpy()
+    out["gfp"] |= np.where(is_alloc, rows["a2"].to_numpy() & ((1 << _CTX_SHIFT) - 1), 0).astype("u4")
+    out["memcg"][rows["s"].is_in(PARENT_CALLERS).to_numpy()] = 1
+    return out, base + int(rows["a0"].max() if len(rows) else -1) + 1
+
+
+def group_events(aux: pl.DataFrame, rows: dict[str, int], parents: list[int]) -> np.ndarray:
+    """Creation, removal and release of groups, moves of tasks, the recorder's markers."""
+    ops = {
+        "cgroup_mkdir": ev.CG_CREATE,
+        "cgroup_rmdir": ev.CG_OFFLINE,
+        "cgroup_release": ev.CG_RELEASE,
+        "cgroup_attach_task": ev.ATTACH,
+    }
+    kept = aux.filter(pl.col("ev").is_in(list(ops)) & pl.col("s").is_in(list(rows)))
+    out = _blank(len(kept))
+    out["t"] = kept["t"].to_numpy()
+    out["cpu"] = kept["cpu"].to_numpy()
+    out["task"] = kept["pid"].to_numpy()
+    out["memcg"] = [rows[path] for path in kept["s"]]
+    out["op"] = [ops[name] for name in kept["ev"]]
+    create, attach = out["op"] == ev.CG_CREATE, out["op"] == ev.ATTACH
+    out["arg"][create] = [parents[row - 1] for row in out["memcg"][create]]
+    out["task"][attach] = kept["a0"].to_numpy()[attach]
+    out["arg"][attach] = kept["memcg"].to_numpy()[attach] + 1
+    marks = aux.filter(pl.col("ev") == "marker")
+    mark = _blank(len(marks))
+    mark["t"] = marks["t"].to_numpy()
+    mark["cpu"] = marks["cpu"].to_numpy()
+    mark["task"] = marks["pid"].to_numpy()
+    mark["memcg"] = 1
+    mark["op"] = ev.MARK
+    mark["arg"] = [MARKS.get(name, 0) for name in marks["s"]]
+    return np.concatenate([out, mark])
+
+
+def shrink_events(
+    aux: pl.DataFrame, columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
+) -> np.ndarray:
+    """kmem_cache_shrink of every cache, as the recorder asked for it at the end.
+
+    It writes to ``/sys/kernel/slab/NAME/shrink`` cache by cache, in the manifest's order.  A write
+    to sysfs begins with the allocation of a buffer (fs/kernfs/file.c:kernfs_fop_write_iter), so
+    as many of those as there are caches date the shrinks; otherwise all happen at the marker.
+    """
+    marker = aux.filter((pl.col("ev") == "marker") & (pl.col("s") == "SHRINK"))
+    if not len(marker):
+        return _blank(0)
+    t, pid = marker["t"][0], marker["pid"][0]
+    is_write = np.array([site.startswith("kernfs_fop_write_iter") for site in sites] or [False])
+    site = columns["site"]
+    writes = np.flatnonzero(
+        is_write[np.clip(site, 0, None)] & (site >= 0) & (columns["op"] == 2)
+        & (columns["pid"] == pid) & (columns["t"] > t)
+    )  # fmt: skip
+    if len(writes) != nr_caches:
+        out = _blank(1)
+        out["t"], out["cpu"] = t, marker["cpu"][0]
+    else:
+        out = _blank(nr_caches)
+        out["t"], out["cpu"] = columns["t"][writes] + 1, columns["cpu"][writes]
+        out["cache"] = np.arange(1, nr_caches + 1)
+    out["op"], out["memcg"], out["task"] = ev.SHRINK, 1, pid
+    return out
+
+
+def sample_events(folder: Path, dump_times: list[int]) -> np.ndarray:
+    """One SAMPLE for every moment at which the recorder read something.
+
+    dump_times: ns; when the recorder walked the slab lists (those before the trace are ignored).
+    """
+    snaps = read_arrays(folder / "snapshots.parquet", dict(t="i", t_sysfs="i"))
+    memcgs = read_arrays(folder / "memcgs.parquet", dict(t0="i", t1="i", memcg="i"))
+    parts = []
+    sysfs = np.unique(snaps["t_sysfs"][snaps["t_sysfs"] >= 0])
+    dumps = np.array([t for t in dump_times if t >= 0], np.int64)
+    for times, kind in (
+        (np.unique(snaps["t"]), SAMPLE_SLABS), (sysfs, SAMPLE_SYSFS), (dumps, SAMPLE_DUMP),
+    ):  # fmt: skip
+        part = _blank(len(times))
+        part["t"], part["arg"] = times, kind
+        parts.append(part)
+    part = _blank(len(memcgs["t1"]))
+    part["t"], part["arg"] = reading_times(memcgs["t0"], memcgs["t1"]), SAMPLE_KMEM
+    parts.append(part)
+    out = np.concatenate(parts)
+    out["op"], out["memcg"] = ev.SAMPLE, 1
+    return out
+
+
+def reading_times(t0: np.ndarray, t1: np.ndarray) -> np.ndarray:
+    """When a memory.kmem.usage_in_bytes read between `t0` and `t1` (ns) counts as taken."""
+    return (t0 + t1) // 2
+
+
+def merge(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """One array in time order (ties: order of `parts`), and the permutation used."""
+    joined = np.concatenate(parts)
+    order = np.argsort(joined["t"], kind="stable")
+    return joined[order], order
+
+
+def read_aux(folder: Path) -> pl.DataFrame:
+    """aux.parquet with plain text columns."""
+    names = ("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3")
+    kinds = dict.fromkeys(names, "i") | {"ev": "s", "s": "s"}
+    return pl.DataFrame(read_arrays(folder / "aux.parquet", kinds), strict=False).with_columns(
+        pl.col("ev").cast(pl.String), pl.col("s").cast(pl.String)
+    )
+
+
+def read_stream(
+    folder: Path, sites: list[str], cache_names: list[str], groups: dict[str, int],
+    parents: list[int], aux: pl.DataFrame, dump_times: list[int],
+) -> RawStream:  # fmt: skip
+    """Merge everything a capture recorded.  See the module's parts for the rules."""
+    columns = read_slab_events(folder)
+    path = folder / "events.parquet"
+    for name, limit in (("cache", len(cache_names) + 1), ("memcg", len(groups)), ("site", len(sites))):
+        top = int(columns[name].max(initial=-1))
+        if top >= limit:
+            raise UsageProblem(f"{path}: column {name} holds {top}; expected below {limit}")
+    if np.any(np.diff(columns["t"]) < 0):
+        raise UsageProblem(f"{path}: column t goes backwards; expected time order")
+    task_cache = cache_names.index("task_struct") if "task_struct" in cache_names else -2
+    slab, role = slab_events(columns, sites, len(cache_names))
+    base = int(columns["obj"].max(initial=0)) + 1
+    pages, base = page_events(folder, base)
+    stacks, base = stack_events(aux, columns, pages, task_cache, base)
+    percpu, base = percpu_events(aux, base)
+    others = [
+        percpu, stacks, pages, group_events(aux, groups, parents),
+        shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),
+    ]  # fmt: skip
+    raw, order = merge([slab, *others])
+    roles = np.concatenate([role, np.zeros(len(raw) - len(role), np.uint8)])[order]
+    allocs = (columns["op"] & 1) == 0
+    unasked = allocs & ((columns["flags"] & 1) != 0) & ((columns["gfp"] & ev.GFP_ACCOUNT) == 0)
+    accounted = np.zeros(len(cache_names), bool)
+    known = (columns["cache"] >= 0) & (columns["cache"] < len(cache_names))
+    accounted[np.unique(columns["cache"][unasked & known])] = True
+    first = ((columns["flags"] & 4) != 0) & known
+    # what is freed before anything is allocated is the file by which tracing was switched on: it
+    # was opened after dump 0, which therefore does not count it
+    first[: int(np.argmax(allocs))] = False
+    return RawStream(raw, roles, base, accounted, columns["obj"][first])

@@ -1,0 +1,112 @@
+"""From the object names of a recording to dense handles, repairing what was not traced."""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from kmbench.core.events import ALLOC, EVENT, FREE, PAGE_ALLOC, PERCPU_ALLOC
+
+# what a raw event is, beside its op
+PLAIN = 0
+OWN_VECTOR = 1  # allocation of an obj_cgroup vector: the strategies make their own
+
+
+class Repairs(NamedTuple):
+    """What the pass had to make up or leave out."""
+
+    frees: int  # frees put in before an allocation of an object that was still live
+    allocs: int  # allocations put in before a free of an object never seen allocated
+    vectors: int  # events of obj_cgroup vectors left out
+    unknown: int  # frees of pages, per-CPU memory and stacks from before the recording
+
+
+@numba.njit(cache=True)
+def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
+    nr = 0
+    top = 0
+    next_handle = first_handle
+    stack = np.empty(len(live) + 1, np.int32)
+    frees = allocs = vectors = unknown = 0
+    for i in range(len(raw)):
+        op = raw[i].op
+        if op > 5:
+            out[nr] = raw[i]
+            nr += 1
+            continue
+        key = raw[i].obj
+        handle = live[key]
+        if op == ALLOC or op == PAGE_ALLOC or op == PERCPU_ALLOC:
+            if handle > 0:
+                out[nr] = raw[i]
+                out[nr].op = op + 1
+                out[nr].obj = handle
+                nr += 1
+                stack[top] = handle
+                top += 1
+                frees += 1
+            if role[i] == OWN_VECTOR:
+                live[key] = -1
+                vectors += 1
+                continue
+            if top:
+                top -= 1
+                handle = stack[top]
+            else:
+                handle = next_handle
+                next_handle += 1
+            live[key] = handle
+            out[nr] = raw[i]
+            out[nr].obj = handle
+            nr += 1
+            continue
+        if handle < 0:
+            live[key] = 0
+            vectors += 1
+            continue
+        if handle == 0:
+            if op != FREE:
+                unknown += 1
+                continue
+            allocs += 1
+            if top:
+                top -= 1
+                handle = stack[top]
+            else:
+                handle = next_handle
+                next_handle += 1
+            out[nr] = raw[i]
+            out[nr].op = ALLOC
+            out[nr].memcg = 1
+            out[nr].obj = handle
+            nr += 1
+        live[key] = 0
+        out[nr] = raw[i]
+        out[nr].obj = handle
+        nr += 1
+        stack[top] = handle
+        top += 1
+    return nr, next_handle, frees, allocs, vectors, unknown
+
+
+def assign_handles(
+    raw: np.ndarray, role: np.ndarray, keys: int, initial_keys: np.ndarray
+) -> tuple[np.ndarray, int, Repairs]:
+    """Replace the keys in ``obj`` by dense handles, the one freed last used again first.
+
+    raw: EVENT array in time order, ``obj`` a key below `keys` for the ops that name an object.
+    role: u1 per event, PLAIN or OWN_VECTOR.
+    initial_keys: keys live at the start; they get the handles 1, 2, ... in that order.
+
+    An allocation of a live key means that the free between was not traced: a FREE is put in right
+    before it, the latest moment it can have been.  A slab object freed without having been
+    allocated was allocated untraced since its slab was made: an ALLOC, owned by nobody, goes in
+    right before the FREE.
+
+    Returns the EVENT array, nr_objects (handles are below it) and the repairs.
+    """
+    live = np.zeros(keys, np.int32)
+    live[initial_keys] = np.arange(1, len(initial_keys) + 1, dtype=np.int32)
+    out = np.empty(2 * len(raw), EVENT)
+    nr, nr_objects, *repairs = _assign(raw, role, live, len(initial_keys) + 1, out)
+    return out[:nr].copy(), int(nr_objects), Repairs(*(int(count) for count in repairs))

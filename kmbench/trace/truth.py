@@ -1,0 +1,146 @@
+"""What the real machine read while it was recorded, as one table of readings and some totals."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kmbench.errors import UsageProblem
+from kmbench.trace.capture_state import field, slab_caches
+from kmbench.trace.capture_stream import reading_times
+from kmbench.trace.format import SUFFIX, truth_path
+from kmbench.trace.tables import open_parquet, read_arrays, read_json, read_table
+
+SLABS, KMEM = "slabs", "kmem"
+ACTIVE, PARTIAL = "active_objs", "partial_slabs"
+_KEY = b"kmbench.truth"
+_COLUMNS = dict(kind="s", item="s", t="i", real="i")
+
+
+class Truth(NamedTuple):
+    """Readings of a recording, and totals over all of it."""
+
+    name: str
+    readings: pl.DataFrame  # kind, item, t (ns), real (slabs, objects or bytes), scored (bool)
+    caches: dict[str, dict[str, Any]]  # name -> order, live_end, slabs_made, slabs_gone, scoreable
+    totals: dict[str, Any]  # t_end, t_shrink (ns), zombies_end, offline
+
+
+def _readings(kind: str, items: list[str], t, real, scoreable: set[str]) -> pl.DataFrame:
+    frame = pl.DataFrame({"item": items, "t": t, "real": real}).with_columns(
+        kind=pl.lit(kind), scored=pl.col("item").is_in(list(scoreable))
+    )
+    return frame.select("kind", "item", pl.col("t").cast(pl.Int64), pl.col("real").cast(pl.Int64),
+                        "scored")  # fmt: skip
+
+
+def read_capture_truth(folder: str | Path) -> Truth:
+    """Readings of a capture folder; what may be scored follows its ``truth.json``.
+
+    Raises UsageProblem naming the file, the field and what was expected.
+    """
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    manifest, truth = read_json(path), read_json(folder / "truth.json")
+    names = np.array([row["name"] for row in slab_caches(path, manifest)], object)
+    orders = [field(path, row, "order", int) for row in slab_caches(path, manifest)]
+    groups = np.array(field(path, manifest, "memcgs", list), object)
+    caches = {}
+    order_of = dict(zip(names, orders, strict=True))
+    for name, row in field(folder / "truth.json", truth, "caches", dict).items():
+        if name in order_of:
+            keys = ("scoreable", "live_end", "slabs_made", "slabs_gone")
+            caches[name] = {"order": order_of[name], **{key: row.get(key) for key in keys}}
+    fit = {name for name, row in caches.items() if row["scoreable"]}
+    fit_groups = {
+        name
+        for name, row in field(folder / "truth.json", truth, "memcgs", dict).items()
+        if row.get("scoreable")
+    }
+    columns = ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs")
+    snaps = read_arrays(folder / "snapshots.parquet", dict.fromkeys(columns, "i"))
+    kmem = read_arrays(
+        folder / "memcgs.parquet", dict.fromkeys(("t0", "t1", "memcg", "kmem_usage"), "i")
+    )
+    known = snaps["cache"] < len(names)
+    snaps = {name: values[known] for name, values in snaps.items()}
+    item = names[snaps["cache"]]
+    sysfs = snaps["t_sysfs"] >= 0
+    frames = [
+        _readings(SLABS, item, snaps["t"], snaps["num_slabs"], fit),
+        _readings(ACTIVE, item, snaps["t"], snaps["active_objs"], fit),
+        _readings(
+            PARTIAL, item[sysfs], snaps["t_sysfs"][sysfs], snaps["partial_slabs"][sysfs], fit
+        ),
+        _readings(
+            KMEM, groups[kmem["memcg"]], reading_times(kmem["t0"], kmem["t1"]),
+            kmem["kmem_usage"], fit_groups,
+        ),
+    ]  # fmt: skip
+    dump_t = field(path, manifest, "dump_t", list)
+    aux = read_table(folder / "aux.parquet", dict(t="i", ev="s", s="s"))
+    events = pl.DataFrame(aux).with_columns(pl.col("ev").cast(pl.String), pl.col("s").cast(pl.String))
+    removed = events.filter((pl.col("ev") == "cgroup_rmdir") & pl.col("s").is_in(list(groups)))["s"]
+    released = events.filter(pl.col("ev") == "cgroup_release")["s"]
+    totals = {
+        "t_end": int(dump_t[1]),
+        "zombies_end": len(set(removed) - set(released)),
+        "t_shrink": manifest.get("t_final_shrink"),
+    }
+    return Truth(field(path, manifest, "name", str), pl.concat(frames), caches, totals)
+
+
+def write_truth(truth: Truth, path: str | Path) -> Path:
+    """Write the readings beside the trace file `path`; returns where."""
+    path = truth_path(path)
+    table = truth.readings.to_arrow().cast(
+        pa.schema(
+            [
+                ("kind", pa.dictionary(pa.int32(), pa.string())),
+                ("item", pa.dictionary(pa.int32(), pa.string())),
+                ("t", pa.int64()),
+                ("real", pa.int64()),
+                ("scored", pa.bool_()),
+            ]
+        )
+    )
+    document = {"name": truth.name, "caches": truth.caches, "totals": truth.totals}
+    table = table.replace_schema_metadata({_KEY: json.dumps(document, sort_keys=True)})
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, partial, compression="zstd", compression_level=9)
+        os.replace(partial, path)
+    except OSError as err:
+        raise UsageProblem(f"{path}: cannot be written ({err.strerror or err})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def read_truth(path: str | Path) -> Truth:
+    """Readings that belong to a capture folder or to a trace file.
+
+    Raises UsageProblem when there are none, or when the file is not what it should be.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_capture_truth(path)
+    if path.name.endswith(SUFFIX):
+        path = truth_path(path)
+    table = read_table(path, _COLUMNS | {"scored": "b"})
+    with open_parquet(path) as file:
+        text = (file.metadata.metadata or {}).get(_KEY)
+    try:
+        document = json.loads(text)
+        name, caches, totals = document["name"], document["caches"], document["totals"]
+    except (TypeError, ValueError, KeyError):
+        raise UsageProblem(f"{path}: no metadata {_KEY.decode()}; expected readings") from None
+    readings = pl.DataFrame(table).with_columns(
+        pl.col("kind").cast(pl.String), pl.col("item").cast(pl.String)
+    )
+    return Truth(name, readings, caches, totals)

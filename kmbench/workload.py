@@ -1,0 +1,86 @@
+"""Workloads: what a plugin registers as a source of events."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from kmbench.core.build import build_tables
+from kmbench.core.events import EVENT
+from kmbench.core.setup import Setup
+from kmbench.core.specialise import specialise
+from kmbench.core.state import State
+from kmbench.core.tables import Table
+from kmbench.parameters import Parameter
+from kmbench.strategy import ABI
+
+BATCH = 1 << 16  # events a generator writes at a time
+
+
+class Host(NamedTuple):
+    """What a scenario asks for, as far as a workload needs to know."""
+
+    cpus: int
+    nodes: int
+    memory_pages: int
+    page_size: int
+    era: str
+    seed: int
+    folder: str  # paths in the scenario are relative to this
+
+
+class OpenWorkload(NamedTuple):
+    """A workload ready to run.
+
+    `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
+    `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
+    """
+
+    setup: Setup
+    batches: Callable[[State], Iterator[np.ndarray]]
+    trace_hash: str = ""
+    nr_events: int | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A source of events; ``open(parameters, host)`` returns an :class:`OpenWorkload`."""
+
+    name: str
+    description: str
+    source: str
+    open: Callable[[dict, Host], OpenWorkload]
+    parameters: tuple[Parameter, ...] = ()
+    abi: int = ABI
+
+
+def generate(S, H, W, batch):
+    """Have the generator write the next events; how many (0 = finished)."""
+    return H.fill(S, W, batch)
+
+
+def generated(
+    setup: Setup,
+    fill: Callable,
+    tables: Mapping[str, Table],
+    prepare: Callable[[State, tuple], None],
+    nr_events: int | None = None,
+) -> OpenWorkload:
+    """A workload from a compiled generator.
+
+    ``fill(S, W, batch)`` writes up to ``len(batch)`` EVENT records and returns how many; `W` are
+    its `tables`, zeroed, then filled in by ``prepare(S, W)``.  It sees the state, with the fate of
+    its earlier events, and draws only from streams of its own.
+    """
+
+    def batches(S: State) -> Iterator[np.ndarray]:
+        W = build_tables(dict(tables), S)
+        prepare(S, W)
+        batch = np.zeros(BATCH, EVENT)
+        generator = specialise(generate, {"fill": fill})
+        generator.compile_for(S, generator.hooks, W, batch)
+        while nr := generator.call(S, generator.hooks, W, batch):
+            yield batch[:nr]
+
+    return OpenWorkload(setup, batches, "", nr_events)

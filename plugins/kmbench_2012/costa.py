@@ -1,0 +1,183 @@
+"""Glauber Costa, "[PATCH 0/7] memcg kernel memory tracking", 21 February 2012.
+
+Opt-in caches (the posting registers only the dentry cache) are copied eagerly for every group when
+it is created.  Slabs of a copy are charged after their pages were allocated; over the limit the
+pages are freed and the allocation fails: nothing is reclaimed.  All other caches have no hook at
+all.
+
+Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
+parent is the root), full ones at their first free, and the charge stays in the parent.
+"""
+
+from kmbench.core.build import Accounting
+from kmbench.core.ops import (
+    COUNTER_KMEM,
+    COUNTER_MEMORY,
+    CTX_KTHREAD,
+    FULL,
+    PLUGIN_PATH,
+    Ops,
+    Path,
+    copy_of,
+    count,
+    counter_charge,
+    counter_uncharge,
+    destroy_copy,
+    inlined,
+    make_copy,
+    move_partial_slabs,
+    move_slab,
+    outlined,
+    reparent,
+    table,
+)
+from kmbench.errors import unknown
+from kmbench.parameters import Parameter
+from kmbench.strategy import Strategy
+
+SELECT, SLAB_TEST = PLUGIN_PATH, PLUGIN_PATH + 1
+PATHS = (
+    Path("select_copy", "alloc", Ops(br=1, ptr=2, rcu=1)),
+    Path("slab_owner_test", "slab", Ops(br=1, ptr=1)),
+)
+TABLES = {"selected": table("cache", on="i4")}
+
+
+def cg_create(S, P, memcg):
+    """Copy every registered cache for the new group (patch 2)."""
+    if memcg > 1:
+        for root in range(1, S.k[0].nr_root_caches + 1):
+            if P.selected[root].on:
+                make_copy(S, memcg, root)
+
+
+def select(S, P, cpu, memcg, cache, gfp):
+    """A registered cache's object comes from the copy of the task's group (patch 6)."""
+    if P.selected[cache].on == 0 or memcg <= 1 or gfp & CTX_KTHREAD:
+        return cache
+    count(S, SELECT)
+    copy = copy_of(S, memcg, cache)
+    return copy if copy > 0 else cache
+
+
+@inlined
+def counter(P):
+    """The counter that kernel memory is charged to."""
+    return COUNTER_KMEM if P.par[0].independent else COUNTER_MEMORY
+
+
+def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
+    """Charge a copy's slab once its pages are there."""
+    if slab == 0:
+        return True
+    count(S, SLAB_TEST)
+    owner = S.cache[cache].memcg
+    if owner == 0:
+        return True
+    if counter_charge(S, counter(P), owner, 1 << order):
+        return False
+    S.slab[slab].memcg = owner
+    return True
+
+
+@outlined
+def leave_group(S, P, slab, target):
+    """The slab's charge stays with `target`, an ancestor of the group that paid so far."""
+    s = S.slab[slab]
+    if s.memcg > 0:
+        counter_uncharge(S, counter(P), s.memcg, 1 << s.order, target)
+        s.memcg = target
+
+
+def slab_gone(S, P, cpu, cache, order, slab):
+    """Uncharge a slab; the last one takes a dead copy with it."""
+    if slab > 0:
+        count(S, SLAB_TEST)
+        if S.slab[slab].memcg > 0:
+            counter_uncharge(S, counter(P), S.slab[slab].memcg, 1 << order, 0)
+        if S.cache[cache].state == 1 and S.cache[cache].nr_slabs == 0:
+            destroy_copy(S, cache)
+
+
+@inlined
+def heir(S, cache, target):
+    """Cache of the group `target` that takes over the slabs of a dead copy."""
+    copy = copy_of(S, target, S.cache[cache].root) if target > 1 else 0
+    return copy if copy > 0 else S.cache[cache].root
+
+
+@outlined
+def chain_full_slab(S, P, cache, slab):
+    """A dead copy's full slab loses its first object: it moves to the heir."""
+    group = S.cache[cache].memcg
+    target = S.memcg[group].objcg_memcg
+    leave_group(S, P, slab, target)
+    move_slab(S, slab, heir(S, cache, target))
+    if S.cache[cache].nr_slabs == 0:
+        destroy_copy(S, cache)
+
+
+def obj_free(S, P, cpu, cache, billed, slab):
+    """Chain full slabs of dead copies at their first free."""
+    if S.cache[cache].state == 1 and S.slab[slab].where == FULL:
+        chain_full_slab(S, P, cache, slab)
+
+
+def cg_offline(S, P, cpu, memcg):
+    """Hand the group's partial slabs, and their charge, to the parent (patch 4)."""
+    target = reparent(S, memcg)
+    width = S.k[0].nr_root_caches
+    for root in range(1, width + 1):
+        copy = copy_of(S, memcg, root)
+        if copy > 0:
+            new_home = heir(S, copy, target)
+            S.cache[copy].state = 1
+            S.child[memcg * (width + 1) + root].cache = new_home if new_home != root else 0
+            move_charged_partial(S, P, copy, new_home, target)
+            if S.cache[copy].nr_slabs == 0:
+                destroy_copy(S, copy)
+
+
+@outlined
+def move_charged_partial(S, P, copy, new_home, target):
+    """Move the partial slabs of a dying copy, then hand over what each of them was charged."""
+    nr_nodes = S.k[0].nr_nodes
+    move_partial_slabs(S, copy, new_home)
+    for node in range(nr_nodes):
+        slab = S.node[new_home * nr_nodes + node].tail
+        while slab > 0 and S.slab[slab].memcg == S.cache[copy].memcg:
+            leave_group(S, P, slab, target)
+            slab = S.slab[slab].prev
+
+
+def prepare(S, P, setup, parameters):
+    """Mark the registered caches."""
+    names = [cache.name for cache in setup.caches]
+    for wanted in parameters["caches"]:
+        if wanted not in names:
+            raise unknown("cache", wanted, names).within("strategy costa-2012: caches")
+        P.selected["on"][names.index(wanted) + 1] = 1
+
+
+costa_2012 = Strategy(
+    name="costa-2012",
+    description="opt-in caches copied eagerly for each group, slabs charged, no reclaim",
+    source='Glauber Costa, "[PATCH 0/7] memcg kernel memory tracking", 21 Feb 2012',
+    hooks={
+        "cg_create": cg_create,
+        "select": select,
+        "slab_new": slab_new,
+        "slab_gone": slab_gone,
+        "obj_free": obj_free,
+        "cg_offline": cg_offline,
+    },
+    tables=TABLES,
+    paths=PATHS,
+    parameters=(
+        Parameter("caches", ["dentry"], "registered caches"),
+        Parameter("independent", True, "charge kmem, not the memory counter"),
+    ),
+    accounting=lambda p: Accounting(copies=True, counter_locked=True),
+    prepare=prepare,
+    copy_name="{cache}-{row:x}",
+)

@@ -1,0 +1,203 @@
+"""The obj_cgroup controllers: Linux 5.9, which charges before the object, and 6.18, after it.
+
+Sources: Linux 5.9.1 mm/slab.h:memcg_slab_pre_alloc_hook, memcg_slab_post_alloc_hook; 6.18
+mm/memcontrol.c:__memcg_slab_post_alloc_hook, __memcg_kmem_charge_page; mm/percpu.c of both.
+Caches are shared; what is billed is an object's slot and the 8 bytes of its place in the slab's
+obj_cgroup vector.
+"""
+
+from kmbench_mainline.byte_stock import (
+    PATHS,
+    TABLES,
+    charge_bytes,
+    charge_pages,
+    flush,
+    sample,
+    uncharge_bytes,
+    uncharge_pages,
+)
+
+from kmbench.core.build import Accounting
+from kmbench.core.ops import (
+    CAUSE_CHARGE,
+    CAUSE_DYING,
+    CAUSE_INTERRUPT,
+    CAUSE_KTHREAD,
+    CTX_INTERRUPT,
+    CTX_KTHREAD,
+    GFP_ACCOUNT,
+    NOMEM,
+    ONLINE,
+    SLAB_ACCOUNT,
+    ask_vector,
+    holder,
+    inlined,
+    online_ancestor,
+    reparent,
+)
+from kmbench.parameters import Parameter
+from kmbench.strategy import Strategy
+
+VECTOR_BYTES = 8  # an object's pointer in the vector
+
+
+@inlined
+def payer(S, memcg, gfp, billed):
+    """Group whose obj_cgroup pays for the current context, or -CAUSE_*, or `billed` at the root.
+
+    A task that outlives its group is charged to the nearest ancestor that is online; the root pays
+    nothing (current_obj_cgroup).
+    """
+    if memcg <= 1:
+        return billed
+    if gfp & CTX_INTERRUPT:
+        return -CAUSE_INTERRUPT
+    if gfp & CTX_KTHREAD:
+        return -CAUSE_KTHREAD
+    if S.memcg[memcg].state == ONLINE:
+        return memcg
+    target = online_ancestor(S, memcg)
+    return target if target > 1 else -CAUSE_DYING
+
+
+@inlined
+def accounted(S, cache, gfp):
+    """Whether an object is billed at all: a SLAB_ACCOUNT cache or __GFP_ACCOUNT."""
+    return (S.cache[cache].flags & SLAB_ACCOUNT) != 0 or (gfp & GFP_ACCOUNT) != 0
+
+
+def pre_alloc(S, P, cpu, memcg, cache, gfp, billed):
+    """5.9: charge before the object exists."""
+    if not accounted(S, cache, gfp):
+        return billed
+    pays = payer(S, memcg, gfp, billed)
+    if pays > 0 and not charge_bytes(
+        S, P, cpu, pays, S.cache[cache].size + VECTOR_BYTES, gfp
+    ):
+        return -CAUSE_CHARGE if P.par[0].as_posted else NOMEM
+    return pays
+
+
+def post_alloc_vector(S, P, cpu, memcg, cache, gfp, slab, billed):
+    """5.9: record the obj_cgroup in the slab's vector, made at the first accounted object."""
+    if billed > 0:
+        ask_vector(S, cpu, slab)
+    return billed
+
+
+def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
+    """6.10 and later: charge the object that was allocated."""
+    if not accounted(S, cache, gfp):
+        return billed
+    pays = payer(S, memcg, gfp, billed)
+    if pays > 0:
+        ask_vector(S, cpu, slab)
+        if not charge_bytes(S, P, cpu, pays, S.cache[cache].size + VECTOR_BYTES, gfp):
+            return NOMEM
+    return pays
+
+
+def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
+    """6.x: a SLAB_ACCOUNT cache's slab gets its vector at once (account_slab)."""
+    if slab > 0 and S.cache[cache].flags & SLAB_ACCOUNT:
+        ask_vector(S, cpu, slab)
+    return True
+
+
+def obj_free(S, P, cpu, cache, billed, slab):
+    """Give an object's bytes back, from whatever context."""
+    if billed > 0:
+        uncharge_bytes(S, P, cpu, billed, S.cache[cache].size + VECTOR_BYTES)
+
+
+def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
+    """__GFP_ACCOUNT pages, stacks and page tables are charged as whole pages."""
+    if (gfp & GFP_ACCOUNT) == 0:
+        return billed
+    pays = payer(S, memcg, gfp, billed)
+    if pays > 0 and not charge_pages(S, P, cpu, pays, 1 << order, gfp):
+        return NOMEM
+    return pays
+
+
+def page_free(S, P, cpu, billed, kind, order):
+    """6.18: pages hold the obj_cgroup and go back through the page stock."""
+    if billed > 0:
+        uncharge_pages(S, P, cpu, holder(S, billed), 1 << order, True)
+
+
+def page_free_direct(S, P, cpu, billed, kind, order):
+    """5.9: pages hold the group itself and go straight back to its counters."""
+    if billed > 0:
+        uncharge_pages(S, P, cpu, billed, 1 << order, False)
+
+
+def percpu_alloc(S, P, cpu, memcg, nr_bytes, gfp, billed):
+    """Accounted per-CPU memory is charged by the byte."""
+    if (gfp & GFP_ACCOUNT) == 0:
+        return billed
+    pays = payer(S, memcg, gfp, billed)
+    if pays > 0 and not charge_bytes(S, P, cpu, pays, nr_bytes, gfp):
+        return NOMEM
+    return pays
+
+
+def percpu_free(S, P, cpu, billed, nr_bytes):
+    """Give per-CPU memory's bytes back."""
+    if billed > 0:
+        uncharge_bytes(S, P, cpu, billed, nr_bytes)
+
+
+def cg_offline(S, P, cpu, memcg):
+    """The group's obj_cgroup is handed to the nearest online ancestor (memcg_reparent_objcgs)."""
+    reparent(S, memcg)
+
+
+_SHARED = {
+    "obj_free": obj_free,
+    "page_alloc": page_alloc,
+    "percpu_alloc": percpu_alloc,
+    "percpu_free": percpu_free,
+    "cg_offline": cg_offline,
+    "flush": flush,
+    "sample": sample,
+}
+
+linux_5_9 = Strategy(
+    name="linux-5.9",
+    description="obj_cgroup: shared caches, objects billed by the byte, charged before allocation",
+    source="Linux 5.9.1 mm/slab.h, mm/memcontrol.c (Roman Gushchin, v7, June 2020)",
+    hooks={
+        "pre_alloc": pre_alloc,
+        "post_alloc": post_alloc_vector,
+        "page_free": page_free_direct,
+        **_SHARED,
+    },
+    tables=TABLES,
+    paths=PATHS,
+    parameters=(
+        Parameter("trim", False, "keep the rest of a page when a stock exceeds one (5.14+)"),
+        Parameter("kmem_limit", True, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
+        Parameter("as_posted", False, "a failed charge hands the object out unbilled (5.9.x bug)"),
+        Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
+    ),
+    accounting=lambda p: Accounting(stock_slots=1, stock_batch=p["stock_batch"], vectors=1),
+)
+
+linux_6_18 = Strategy(
+    name="linux-6.18",
+    description="obj_cgroup: charged after allocation, page stock of 7 slots, ATOMIC forces",
+    source="Linux 6.18 mm/memcontrol.c, mm/slub.c",
+    hooks={"post_alloc": post_alloc, "slab_new": slab_new, "page_free": page_free, **_SHARED},
+    tables=TABLES,
+    paths=PATHS,
+    parameters=(
+        Parameter("trim", True, "keep the rest of a page when a stock exceeds one (5.14+)"),
+        Parameter("kmem_limit", False, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
+        Parameter("stock_slots", 7, "groups a CPU's page stock holds", "slots", 1),
+        Parameter("stock_batch", 64, "pages a page stock slot is charged by", "pages", 1),
+    ),
+    accounting=lambda p: Accounting(
+        stock_slots=p["stock_slots"], stock_batch=p["stock_batch"], high_forces=True, vectors=2
+    ),
+)

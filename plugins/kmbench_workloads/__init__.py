@@ -1,0 +1,13 @@
+"""First-party workloads: replay of recordings, and generators with closed forms."""
+
+import kmbench
+
+
+@kmbench.hookimpl
+def kmbench_register_workloads(register):
+    """Register every workload of this package."""
+    from kmbench_workloads import replay, slab_pairs, spread
+
+    register(replay.replay)
+    register(slab_pairs.slab_pairs)
+    register(spread.spread)

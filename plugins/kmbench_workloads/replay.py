@@ -1,0 +1,37 @@
+"""Replays a recording of a real kernel: a trace file, or a capture folder."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from kmbench.errors import UsageProblem
+from kmbench.parameters import Parameter
+from kmbench.workload import Host, OpenWorkload, Workload
+
+
+def open_replay(parameters: dict, host: Host) -> OpenWorkload:
+    """Open the recording; machine, caches and groups are the recorded ones, not the scenario's."""
+    from kmbench.trace.capture import is_capture, read_capture
+    from kmbench.trace.format import open_trace
+
+    if not parameters["path"]:
+        raise UsageProblem("workload replay: path: expected a trace file or a capture folder")
+    path = Path(host.folder, parameters["path"])
+    if is_capture(path):
+        capture = read_capture(path)
+        digest = sha256(capture.events.tobytes()).hexdigest()
+        return OpenWorkload(
+            capture.setup, lambda S: iter([capture.events]), digest, len(capture.events)
+        )
+    trace = open_trace(path)
+    return OpenWorkload(
+        trace.setup, lambda S: trace.batches(), trace.info.sha256, trace.info.events
+    )
+
+
+replay = Workload(
+    name="replay",
+    description="replay of a recording, from the state that the kernel was in",
+    source="recordings of Linux 6.18",
+    open=open_replay,
+    parameters=(Parameter("path", "", "trace file or capture folder, from the scenario's folder"),),
+)

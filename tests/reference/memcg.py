@@ -1,0 +1,267 @@
+"""The memory controller: counters, groups, the page stock and the byte stock.
+
+Counters count pages.  The root's own counters are never charged, so a hierarchy ends below it.
+"""
+
+from enum import Enum
+
+ROOT = 1
+MASK64 = (1 << 64) - 1
+
+
+class State(Enum):
+    """Life of a group."""
+
+    ABSENT = "absent"  # CG_CREATE has not come yet
+    ONLINE = "online"
+    OFFLINE = "offline"
+    RELEASED = "released"
+
+
+class PageCounter:
+    """mm/page_counter.c: one level, linked to the level above."""
+
+    def __init__(self):
+        self.usage = 0
+        self.watermark = 0
+        self.limit = -1
+        self.failcnt = 0
+        self.parent = None
+
+    def levels(self, until=None):
+        """This level and those above it, up to but not including ``until``."""
+        level = self
+        while level is not None and level is not until:
+            yield level
+            level = level.parent
+
+    def try_charge(self, pages: int) -> bool:
+        """Charge every level, or none; watermarks that rose on the way stay."""
+        charged = []
+        for level in self.levels():
+            if 0 <= level.limit < level.usage + pages:
+                level.failcnt += 1
+                for below in charged:
+                    below.usage -= pages
+                return False
+            level._add(pages)
+            charged.append(level)
+        return True
+
+    def charge(self, pages: int) -> None:
+        """Charge every level, whatever the limits."""
+        for level in self.levels():
+            level._add(pages)
+
+    def uncharge(self, pages: int, until=None) -> None:
+        for level in self.levels(until):
+            level.usage -= pages
+            assert level.usage >= 0, "a counter below zero"
+
+    def _add(self, pages: int) -> None:
+        self.usage += pages
+        self.watermark = max(self.watermark, self.usage)
+
+    def observe(self) -> tuple[int, int, int]:
+        return (self.usage, self.watermark, self.failcnt)
+
+
+class Group:
+    """A memory cgroup with its obj_cgroup."""
+
+    def __init__(self, row: int, spec):
+        self.row = row
+        self.spec = spec
+        self.parent = spec.parent
+        self.state = State.ABSENT
+        self.memory = PageCounter()
+        self.kmem = PageCounter()
+        self.memory.limit = spec.memory_limit
+        self.kmem.limit = spec.kmem_limit
+        # the obj_cgroup
+        self.nr_charged_bytes = 0
+        self.objcg_pages = 0  # pages charged through it and not uncharged yet
+        self.objcg_refs = 0  # objects, page blocks and per-CPU areas billed to it
+
+
+class Groups:
+    """The tree; rows are 1-based and row 1 is the root."""
+
+    def __init__(self, specs):
+        self.rows = [None] + [Group(row, spec) for row, spec in enumerate(specs, 1)]
+        for group in self.rows[1:]:
+            if group.spec.online:
+                self.bring_up(group.row, group.spec.parent)
+
+    def __getitem__(self, row: int) -> Group:
+        return self.rows[row]
+
+    def __iter__(self):
+        return iter(self.rows[1:])
+
+    def bring_up(self, row: int, parent: int) -> None:
+        group = self.rows[row]
+        group.state = State.ONLINE
+        group.parent = parent
+        if parent > ROOT:
+            group.memory.parent = self.rows[parent].memory
+            group.kmem.parent = self.rows[parent].kmem
+
+    def exists(self, row: int) -> bool:
+        return row <= ROOT or self.rows[row].state in (State.ONLINE, State.OFFLINE)
+
+    def resolve(self, row: int) -> int:
+        """``row`` when it is online, else its nearest online ancestor; the root always is."""
+        while row > ROOT and self.rows[row].state is not State.ONLINE:
+            row = self.rows[row].parent
+        return max(row, ROOT)
+
+    def is_descendant(self, row: int, ancestor: int) -> bool:
+        while row > ROOT and row != ancestor:
+            row = self.rows[row].parent
+        return row == ancestor
+
+    def subtree(self, ancestor: int) -> list[Group]:
+        return [group for group in self if self.is_descendant(group.row, ancestor)]
+
+
+class Xoshiro256:
+    """xoshiro256++, seeded by splitmix64: picks the victims of the page stock."""
+
+    def __init__(self, seed: int):
+        state = (seed ^ 0x9E3779B97F4A7C15) & MASK64
+        self.s = []
+        for _ in range(4):
+            state = (state + 0x9E3779B97F4A7C15) & MASK64
+            z = state
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK64
+            self.s.append(z ^ (z >> 31))
+
+    @staticmethod
+    def _rotl(x: int, k: int) -> int:
+        return ((x << k) | (x >> (64 - k))) & MASK64
+
+    def next(self) -> int:
+        s = self.s
+        result = (self._rotl((s[0] + s[3]) & MASK64, 23) + s[0]) & MASK64
+        t = (s[1] << 17) & MASK64
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= t
+        s[3] = self._rotl(s[3], 45)
+        return result
+
+
+class PageStock:
+    """Pages charged ahead: ``slots`` of (group, pages) per CPU; row 0 is an empty slot.
+
+    Linux 6.18 mm/memcontrol.c: consume_stock, refill_stock, drain_stock; 5.9 has one slot.
+    """
+
+    def __init__(self, groups: Groups, cpus: int, slots: int, batch: int, rng: Xoshiro256):
+        self.groups = groups
+        self.batch = batch
+        self.rng = rng
+        self.cpus = [[(0, 0)] * slots for _ in range(cpus)]
+
+    def consume(self, cpu: int, row: int, pages: int) -> bool:
+        slots = self.cpus[cpu]
+        for i, (cached, held) in enumerate(slots):
+            if cached == row and pages <= self.batch and held >= pages:
+                slots[i] = (row, held - pages)
+                return True
+        return False
+
+    def refill(self, cpu: int, row: int, pages: int) -> None:
+        if pages > self.batch:
+            self.groups[row].memory.uncharge(pages)
+            return
+        slots = self.cpus[cpu]
+        cached = [slot[0] for slot in slots]
+        if row in cached:
+            i = cached.index(row)
+            slots[i] = (row, slots[i][1] + pages)
+            if slots[i][1] > self.batch:
+                self._drain(cpu, i)
+            return
+        if 0 in cached:
+            i = cached.index(0)
+        else:
+            i = self.rng.next() % len(slots)
+            self._drain(cpu, i)
+        slots[i] = (row, pages)
+
+    def drain_subtree(self, ancestor: int) -> None:
+        """drain_all_stock: every CPU returns what it holds for groups below ``ancestor``."""
+        for cpu, slots in enumerate(self.cpus):
+            for i, (row, _) in enumerate(slots):
+                if row and self.groups.is_descendant(row, ancestor):
+                    self._drain(cpu, i)
+
+    def held(self, rows) -> int:
+        """Pages that all CPUs hold for the groups ``rows``."""
+        return sum(pages for slots in self.cpus for row, pages in slots if row in rows)
+
+    def _drain(self, cpu: int, i: int) -> None:
+        row, pages = self.cpus[cpu][i]
+        self.groups[row].memory.uncharge(pages)
+        self.cpus[cpu][i] = (0, 0)
+
+
+class ByteStock:
+    """Bytes charged ahead: one (obj_cgroup, bytes) per CPU; row 0 is none.
+
+    Linux mm/memcontrol.c: consume_obj_stock, refill_obj_stock, drain_obj_stock.  ``pages`` is the
+    strategy that returns whole pages to the counters; ``drop_above_page`` is the rule of 5.9 to
+    5.13, where a stock above one page goes back entirely, even right after a charge.
+    """
+
+    def __init__(self, groups: Groups, cpus: int, page_size: int, pages, drop_above_page: bool):
+        self.groups = groups
+        self.page_size = page_size
+        self.pages = pages
+        self.drop_above_page = drop_above_page
+        self.cpus = [(0, 0)] * cpus
+
+    def consume(self, cpu: int, row: int, nbytes: int) -> bool:
+        cached, held = self.cpus[cpu]
+        if cached != row or held < nbytes:
+            return False
+        self.cpus[cpu] = (row, held - nbytes)
+        return True
+
+    def refill(self, cpu: int, row: int, nbytes: int, keep: bool) -> None:
+        """Add bytes; ``keep`` (after a charge) forbids to give whole pages back."""
+        if self.cpus[cpu][0] != row:
+            self.drain(cpu)
+            self.cpus[cpu] = (row, self.groups[row].nr_charged_bytes)
+            self.groups[row].nr_charged_bytes = 0
+            keep = False
+        held = self.cpus[cpu][1] + nbytes
+        self.cpus[cpu] = (row, held)
+        if held <= self.page_size:
+            return
+        if self.drop_above_page:
+            self.drain(cpu)
+        elif not keep:
+            self.cpus[cpu] = (row, held % self.page_size)
+            self.pages.return_pages(cpu, row, held // self.page_size)
+
+    def drain(self, cpu: int) -> None:
+        row, held = self.cpus[cpu]
+        if row == 0:
+            return
+        self.cpus[cpu] = (0, 0)
+        self.pages.return_pages_direct(row, held // self.page_size)
+        self.groups[row].nr_charged_bytes += held % self.page_size
+        self.pages.objcg_put(cpu, row)
+
+    def held(self, row: int) -> int:
+        """Bytes that all CPUs hold for the obj_cgroup of ``row``."""
+        return sum(nbytes for cached, nbytes in self.cpus if cached == row)
+
+    def caches(self, row: int) -> bool:
+        return any(cached == row for cached, _ in self.cpus)

@@ -1,0 +1,328 @@
+"""The reference model: takes events one by one, and shows its state in terms without ids."""
+
+from collections import Counter, deque
+from typing import NamedTuple
+
+from kmbench.core import events as ev
+
+from .buddy import Buddy
+from .memcg import ROOT, Groups, State
+from .objcg import Linux59, Linux618
+from .observe import check, snapshot
+from .slub import Cache, Slab, Where
+from .strategies import Costa2012, NoAccounting
+
+STRATEGIES = {
+    "none": NoAccounting,
+    "costa-2012": Costa2012,
+    "linux-5.9": Linux59,
+    "linux-6.18": Linux618,
+}
+KMALLOC_BUCKETS = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Call(NamedTuple):
+    """Who allocates: the fields of an event that matter to a strategy."""
+
+    cpu: int
+    memcg: int
+    gfp: int
+
+
+class Obj:
+    """Something live: a slab object, kernel pages (``block``) or a per-CPU area (``nbytes``)."""
+
+    def __init__(self, owner, billed, slab=None, block=None, nbytes=0):
+        self.owner = owner
+        self.billed = billed
+        self.slab = slab
+        self.block = block
+        self.nbytes = nbytes
+
+
+class Vector:
+    """The obj_cgroup vector of a slab; ``obj`` is its kmalloc object, if a cache serves it."""
+
+    def __init__(self, nbytes: int):
+        self.bucket = next((size for size in KMALLOC_BUCKETS if size >= nbytes), nbytes)
+        self.obj = None
+
+    @property
+    def cache_name(self) -> str:
+        kib = self.bucket >= 1024
+        return f"kmalloc-{self.bucket // 1024}k" if kib else f"kmalloc-{self.bucket}"
+
+
+class Reference:
+    """The simulated kernel.
+
+    ``setup`` is a kmbench.core.setup.Setup, ``strategy`` a name of STRATEGIES, ``params`` its
+    parameters and ``seed`` the run's seed (it picks the victims of the page stock).
+    """
+
+    def __init__(self, setup, strategy: str, params: dict | None = None, seed: int = 0):
+        self.machine = setup.machine
+        self.buddy = Buddy(self.machine.memory_pages, self.machine.nodes)
+        self.groups = Groups(setup.groups)
+        self.era = setup.era
+        self.root_caches = [Cache(spec, self, self.era, self.machine) for spec in setup.caches]
+        self.caches = list(self.root_caches)
+        self.copies = {}  # (root cache name, group row) -> Cache
+        self.objects = {}  # handle -> Obj
+        self.internal = deque()  # (what to do, Vector), after the event
+        self.internal_objects = set()
+        self.rcu = deque()  # (due, cpu, Slab): pages that wait for a grace period
+        self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0)
+        self.failures = Counter()
+        self.now = 0
+        self.cpu = 0
+        self.fail = 0  # why the last allocation failed, FAIL_*
+        self.strategy = STRATEGIES[strategy](self, params or {}, seed)
+        self._adopt(setup)
+
+    def _adopt(self, setup) -> None:
+        """Put the slabs and objects of the start where they were."""
+        slabs = []
+        for row in setup.initial_slabs:
+            cache, cpu = self.root_caches[int(row["cache"]) - 1], int(row["cpu"])
+            spec, objects = cache.spec, int(row["objects"])
+            order = spec.order if objects == spec.objects else spec.min_order
+            block = self.buddy.alloc(cpu, order)
+            assert block is not None, "the initial slabs do not fit into memory"
+            slab = Slab(cache, block, objects)
+            slab.inuse = slab.unknown = int(row["inuse"])
+            slab.where = Where(int(row["where"]))
+            cache.slabs.append(slab)
+            slabs.append(slab)
+            if slab.where is Where.CPU:
+                cache.cpus[cpu].slab = slab
+                cache.cpus[cpu].free = int(row["cpu_free"])
+            elif slab.where is Where.CPU_PARTIAL:
+                cache.cpus[cpu].partial.append(slab)
+            elif slab.where is Where.NODE_PARTIAL:
+                cache.node_partial[slab.node].append(slab)
+        for cache in self.root_caches:
+            for c in cache.cpus:
+                free = 0
+                for slab in reversed(c.partial):
+                    free += slab.free
+                    slab.pobjects = free
+        for row in setup.initial_sheaves:
+            c = self.root_caches[int(row["cache"]) - 1].cpus[row["cpu"]]
+            slab = slabs[row["slab"] - 1]
+            (c.spare if row["spare"] else c.main).append(slab)
+            slab.unknown -= 1
+        for row in setup.initial_objects:
+            slab = slabs[row["slab"] - 1] if row["slab"] else None
+            obj = Obj(int(row["owner"]), int(row["billed"]), slab=slab, nbytes=int(row["req"]))
+            if slab:
+                slab.unknown -= 1
+            obj.billed = self.strategy.adopt(obj)
+            self.objects[int(row["obj"])] = obj
+        self.strategy.adopted()
+
+    # -- events ----------------------------------------------------------------------------
+
+    def step(self, event) -> None:
+        """Process one record of kmbench.core.events.EVENT."""
+        self._run_timers(int(event["t"]))
+        self.now, self.cpu = int(event["t"]), int(event["cpu"])
+        call = Call(self.cpu, int(event["memcg"]), int(event["gfp"]))
+        obj, arg, row = int(event["obj"]), int(event["arg"]), int(event["cache"])
+        op = int(event["op"])
+        if op == ev.ALLOC:
+            self._alloc(call, obj, lambda: self._alloc_object(call, self.root_caches[row - 1], arg))
+        elif op == ev.PAGE_ALLOC:
+            self._alloc(call, obj, lambda: self._alloc_pages(call, arg))
+        elif op == ev.PERCPU_ALLOC:
+            self._alloc(call, obj, lambda: self._alloc_percpu(call, arg))
+        elif op in (ev.FREE, ev.PAGE_FREE, ev.PERCPU_FREE):
+            self._free(op, obj)
+        elif op == ev.CG_CREATE:
+            self._cg_create(call.memcg, arg)
+        elif op == ev.CG_OFFLINE:
+            self._cg_change(call.memcg, State.ONLINE, State.OFFLINE)
+        elif op == ev.CG_RELEASE:
+            self._cg_change(call.memcg, State.OFFLINE, State.RELEASED)
+        elif op == ev.LIMIT_WRITE:
+            self._limit_write(call.memcg, row, arg)
+        elif op == ev.SHRINK:
+            for cache in [self.root_caches[row - 1]] if row else list(self.caches):
+                cache.shrink(self.cpu)
+        self._run_internal()
+
+    def _alloc(self, call, handle, allocate) -> None:
+        """Any allocation: ``allocate`` returns an Obj, or None after setting ``fail``."""
+        if handle in self.objects:
+            self.counters["skipped"] += 1
+            return
+        self.fail = ev.FAIL_NO_GROUP
+        obj = allocate() if self.groups.exists(call.memcg) else None
+        if obj is None:
+            self.counters["failed_allocs"] += 1
+            self.failures[ev.FAIL_NAMES[self.fail]] += 1
+        else:
+            self.objects[handle] = obj
+
+    def _free(self, op, handle) -> None:
+        obj = self.objects.get(handle)
+        is_slab_object = obj is not None and obj.slab is not None
+        if obj is None or is_slab_object != (op == ev.FREE):
+            self.counters["skipped"] += 1
+            return
+        del self.objects[handle]
+        if obj.slab:
+            self._free_object(obj)
+        elif obj.block:
+            self.strategy.pages_free(self.cpu, obj)
+            self.buddy.give_back(obj.block)
+        else:
+            self.strategy.percpu_free(self.cpu, obj)
+
+    def _alloc_object(self, call, cache, nbytes) -> Obj | None:
+        strategy = self.strategy
+        may_go_on, charged = strategy.pre_alloc(call, cache)
+        if not may_go_on:
+            self.fail = ev.FAIL_LIMIT
+            return None
+        cache, billed = strategy.select(call, cache)
+        if charged is not None:
+            billed = charged
+        slab = cache.alloc(call.cpu, bool(call.gfp & ev.GFP_DIRECT_RECLAIM))
+        if slab is None:
+            strategy.alloc_failed(call, cache, billed)
+            return None
+        keep, billed = strategy.post_alloc(call, cache, slab, billed)
+        if not keep:
+            self.fail = ev.FAIL_LIMIT
+            cache.free_to_slab(call.cpu, slab)  # memcg_alloc_abort_single: past the sheaves
+            return None
+        return Obj(call.memcg, billed, slab=slab, nbytes=nbytes or cache.spec.object_size)
+
+    def _free_object(self, obj) -> None:
+        self.strategy.before_free(obj)
+        self.strategy.obj_free(self.cpu, obj)
+        obj.slab.cache.release(self.cpu, obj.slab)
+
+    def _alloc_pages(self, call, order) -> Obj | None:
+        block = self.buddy.alloc(call.cpu, order)
+        if block is None:
+            self.fail = ev.FAIL_PAGES
+            return None
+        keep, billed = self.strategy.pages_alloc(call, block.pages)
+        if not keep:
+            self.buddy.give_back(block)
+            self.fail = ev.FAIL_LIMIT
+            return None
+        return Obj(call.memcg, billed, block=block)
+
+    def _alloc_percpu(self, call, nbytes) -> Obj | None:
+        keep, billed = self.strategy.percpu_alloc(call, nbytes)
+        if not keep:
+            self.fail = ev.FAIL_LIMIT
+            return None
+        return Obj(call.memcg, billed, nbytes=nbytes)
+
+    def _cg_create(self, row, parent) -> None:
+        if self.groups[row].state is not State.ABSENT:
+            self.counters["skipped"] += 1
+            return
+        self.groups.bring_up(row, parent or self.groups[row].spec.parent)
+        self.strategy.cg_create(row)
+
+    def _cg_change(self, row, old, new) -> None:
+        if row <= ROOT or self.groups[row].state is not old:
+            self.counters["skipped"] += 1
+            return
+        self.groups[row].state = new
+        if new is State.OFFLINE:
+            self.strategy.cg_offline(row, self.cpu)
+
+    def _limit_write(self, row, which, limit) -> None:
+        if row <= ROOT or self.groups[row].state is not State.ONLINE:
+            self.counters["skipped"] += 1
+            return
+        group = self.groups[row]
+        counter = group.kmem if which == ev.COUNTER_KMEM else group.memory
+        counter.limit = limit
+
+    # -- what the caches and the strategies ask for ----------------------------------------
+
+    def new_slab(self, cache, cpu) -> Slab | None:
+        spec = cache.spec
+        for order in (spec.order, spec.min_order):
+            block = self.buddy.alloc(cpu, order)
+            if block:
+                break
+        else:
+            self.fail = ev.FAIL_PAGES
+            return None
+        slab = Slab(cache, block, (self.machine.page_size << block.order) // spec.size)
+        if not self.strategy.slab_new(cache, slab):
+            self.buddy.give_back(block)
+            self.fail = ev.FAIL_LIMIT
+            return None
+        return slab
+
+    def discard_slab(self, slab) -> None:
+        if slab.cache.spec.flags & ev.SLAB_TYPESAFE_BY_RCU:
+            self.rcu.append((self.now + self.machine.rcu_delay_ns, self.cpu, slab))
+        else:
+            self._release_slab(slab)
+
+    def _release_slab(self, slab) -> None:
+        self.strategy.slab_gone(slab)
+        if slab.vector:
+            self.internal.append(("free", slab.vector))
+        self.buddy.give_back(slab.block)
+
+    def need_vector(self, slab, existing=False) -> None:
+        """``existing``: the vector was there at the start, so it is not allocated any more."""
+        if slab.vector is None:
+            slab.vector = Vector(8 * slab.objects)
+            if not existing:
+                self.internal.append(("alloc", slab.vector))
+
+    def _run_timers(self, until) -> None:
+        while self.rcu and self.rcu[0][0] <= until:
+            self.now, self.cpu, slab = self.rcu.popleft()
+            self._release_slab(slab)
+            self._run_internal()
+
+    def _run_internal(self) -> None:
+        while self.internal:
+            what, vector = self.internal.popleft()
+            if what == "free":
+                if vector.obj:
+                    self.internal_objects.remove(vector.obj)
+                    self._free_object(vector.obj)
+                continue
+            names = [cache.spec.name for cache in self.root_caches]
+            if vector.cache_name in names:
+                cache = self.root_caches[names.index(vector.cache_name)]
+                self.counters["internal_allocs"] += 1
+                vector.obj = self._alloc_object(Call(self.cpu, 0, 0), cache, vector.bucket)
+                if vector.obj:
+                    self.internal_objects.add(vector.obj)
+
+    def add_copy(self, cache, row) -> None:
+        copy = Cache(cache.spec, self, self.era, self.machine, owner=row)
+        self.copies[cache.spec.name, row] = copy
+        self.caches.append(copy)
+
+    def root_cache(self, cache):
+        return next(root for root in self.root_caches if root.spec is cache.spec)
+
+    def all_slabs(self) -> list[Slab]:
+        """Slabs that hold pages: also those which wait for a grace period."""
+        return [slab for cache in self.caches for slab in cache.slabs] + [s for *_, s in self.rcu]
+
+    # -- what comes out --------------------------------------------------------------------
+
+    def observe(self) -> dict:
+        """A snapshot that another implementation can be compared with; see the package."""
+        return snapshot(self)
+
+    def check(self) -> None:
+        """Assert that nothing was lost: pages, objects, lists and charges add up."""
+        check(self)

@@ -1,0 +1,319 @@
+"""The strategies ``linux-5.9`` and ``linux-6.18``: obj_cgroup, every object charged by its bytes.
+
+Linux 5.9 and 6.18 mm/memcontrol.c, mm/slab.h, mm/slub.c.
+"""
+
+from collections import Counter
+from typing import NamedTuple
+
+from kmbench.core import events as ev
+
+from .memcg import ROOT, ByteStock, PageStock, Xoshiro256
+from .strategies import NoAccounting
+
+
+class Rules(NamedTuple):
+    """What differs between the kernels with obj_cgroup."""
+
+    slots: int  # of the page stock, per CPU
+    batch: int  # pages charged ahead
+    charge_first: bool  # before the object is allocated
+    kmem_limit: bool  # the kmem counter can refuse
+    high_forces: bool  # __GFP_HIGH (GFP_ATOMIC) goes over the limit
+    dying_forces: bool
+    direct_uncharge: bool  # pages go back to the counters, never to the page stock
+    drop_above_page: bool  # see ByteStock
+    pages_by_objcg: bool  # kernel pages are billed to the obj_cgroup, not the group
+    eager_vectors: bool  # SLAB_ACCOUNT slabs get their vector when they are made
+
+
+LINUX_5_9 = Rules(1, 32, True, True, False, True, True, True, False, False)
+LINUX_6_18 = Rules(7, 64, False, False, True, False, False, False, True, True)
+
+
+class ObjCgroup(NoAccounting):
+    """``linux-5.9`` and ``linux-6.18``: shared caches, every accounted object charged by bytes.
+
+    Parameter of 5.9: ``as_posted``, an object whose charge fails is handed out unbilled.
+    """
+
+    rules: Rules
+
+    def __init__(self, host, params, seed):
+        super().__init__(host, params, seed)
+        machine, rules = host.machine, self.rules
+        self.page_size = machine.page_size
+        self.as_posted = params.get("as_posted", False)
+        self.page_stock = PageStock(
+            self.groups, machine.cpus, rules.slots, rules.batch, Xoshiro256(seed)
+        )
+        self.byte_stock = ByteStock(
+            self.groups, machine.cpus, self.page_size, self, rules.drop_above_page
+        )
+        self.initial_bytes = Counter()
+
+    # -- pages -----------------------------------------------------------------------------
+
+    def charge_pages(self, call, row, pages) -> bool:
+        """__memcg_kmem_charge of 5.9, obj_cgroup_charge_pages of 6.18."""
+        group = self.groups[row]
+        if not self._try_charge(call, row, pages):
+            return False
+        if not self.rules.kmem_limit:
+            group.kmem.charge(pages)
+        elif not group.kmem.try_charge(pages):
+            if not call.gfp & ev.GFP_NOFAIL:
+                group.memory.uncharge(pages)
+                return False
+            group.kmem.charge(pages)
+        return True
+
+    def _try_charge(self, call, row, pages) -> bool:
+        """try_charge on the memory counter, without reclaim."""
+        if self.page_stock.consume(call.cpu, row, pages):
+            return True
+        memory = self.groups[row].memory
+        batch = max(self.rules.batch, pages)
+        if memory.try_charge(batch):
+            if batch > pages:
+                self.page_stock.refill(call.cpu, row, batch - pages)
+            return True
+        if batch > pages and memory.try_charge(pages):
+            return True
+        if not self._forced(call.gfp):
+            return False
+        memory.charge(pages)
+        return True
+
+    def _forced(self, gfp) -> bool:
+        force = ev.GFP_NOFAIL | ev.CTX_MEMALLOC
+        if self.rules.high_forces:
+            force |= ev.GFP_HIGH
+        if self.rules.dying_forces:
+            force |= ev.CTX_DYING
+        return bool(gfp & force)
+
+    def uncharge_pages(self, cpu, row, pages):
+        """Pages of group ``row`` (not through its obj_cgroup) go back."""
+        if row <= ROOT or pages == 0:
+            return
+        self.groups[row].kmem.uncharge(pages)
+        if self.rules.direct_uncharge:
+            self.groups[row].memory.uncharge(pages)
+        else:
+            self.page_stock.refill(cpu, row, pages)
+
+    def return_pages(self, cpu, row, pages):
+        """Pages of the obj_cgroup of ``row`` go back, to the page stock where there is one."""
+        self.groups[row].objcg_pages -= pages
+        self.uncharge_pages(cpu, self.groups.resolve(row), pages)
+
+    def return_pages_direct(self, row, pages):
+        """The same, past the page stock."""
+        self.groups[row].objcg_pages -= pages
+        row = self.groups.resolve(row)
+        if row > ROOT and pages:
+            self.groups[row].kmem.uncharge(pages)
+            self.groups[row].memory.uncharge(pages)
+
+    # -- obj_cgroup ------------------------------------------------------------------------
+
+    def current_objcg(self, call):
+        """current_obj_cgroup: (row of the obj_cgroup or 0, what to note if it is 0)."""
+        if call.memcg <= ROOT:
+            return 0, 0
+        if call.gfp & ev.CTX_INTERRUPT:
+            return 0, -ev.CAUSE_INTERRUPT
+        if call.gfp & ev.CTX_KTHREAD:
+            return 0, -ev.CAUSE_KTHREAD
+        row = self.groups.resolve(call.memcg)
+        return (row, 0) if row > ROOT else (0, -ev.CAUSE_NOT_SELECTED)
+
+    def charge_bytes(self, call, row, nbytes) -> bool:
+        """obj_cgroup_charge."""
+        if self.byte_stock.consume(call.cpu, row, nbytes):
+            return True
+        pages = -(-nbytes // self.page_size)
+        if not self.charge_pages(call, row, pages):
+            return False
+        self.groups[row].objcg_pages += pages
+        if nbytes % self.page_size:
+            self.byte_stock.refill(call.cpu, row, pages * self.page_size - nbytes, keep=True)
+        return True
+
+    def objcg_put(self, cpu, row):
+        """obj_cgroup_release once nothing holds the obj_cgroup of a removed group any more."""
+        group = self.groups[row]
+        if group.objcg_refs or self.byte_stock.caches(row) or self.groups.resolve(row) == row:
+            return
+        pages, rest = divmod(group.nr_charged_bytes, self.page_size)
+        assert rest == 0
+        group.nr_charged_bytes = 0
+        self.return_pages(cpu, row, pages)
+
+    def cg_offline(self, row, cpu):
+        self.page_stock.drain_subtree(row)
+        self.objcg_put(cpu, row)
+
+    # -- slab objects ----------------------------------------------------------------------
+
+    def select(self, call, cache):
+        if not (cache.spec.flags & ev.SLAB_ACCOUNT or call.gfp & ev.GFP_ACCOUNT):
+            return cache, self.unbilled(call)
+        row, unbilled = self.current_objcg(call)
+        return cache, row or unbilled
+
+    def pre_alloc(self, call, cache):
+        row = self.select(call, cache)[1]
+        if not self.rules.charge_first or row <= 0:
+            return True, None
+        if self.charge_bytes(call, row, cache.spec.size + 8):
+            return True, row
+        return self.as_posted, -ev.CAUSE_CHARGE
+
+    def alloc_failed(self, call, cache, billed):
+        if billed > 0 and self.rules.charge_first:
+            self.byte_stock.refill(call.cpu, billed, cache.spec.size + 8, keep=False)
+
+    def post_alloc(self, call, cache, slab, billed):
+        if billed <= 0:
+            return True, billed
+        self.host.need_vector(slab)
+        if not self.rules.charge_first:
+            if not self.charge_bytes(call, billed, cache.spec.size + 8):
+                return False, 0
+        self.groups[billed].objcg_refs += 1
+        return True, billed
+
+    def slab_new(self, cache, slab):
+        if self.rules.eager_vectors and cache.spec.flags & ev.SLAB_ACCOUNT:
+            self.host.need_vector(slab)
+        return True
+
+    def obj_free(self, cpu, obj):
+        self._uncharge_bytes(cpu, obj, obj.slab.cache.spec.size + 8)
+
+    def _uncharge_bytes(self, cpu, obj, nbytes):
+        if obj.billed > 0:
+            self.byte_stock.refill(cpu, obj.billed, nbytes, keep=False)
+            self.groups[obj.billed].objcg_refs -= 1
+            self.objcg_put(cpu, obj.billed)
+
+    def adopt(self, obj):
+        if obj.billed <= ROOT:
+            return -ev.CAUSE_NOT_SELECTED if obj.owner > ROOT else 0
+        self.groups[obj.billed].objcg_refs += 1
+        self.initial_bytes[obj.billed] += obj.slab.cache.spec.size + 8 if obj.slab else obj.nbytes
+        if obj.slab:
+            self.host.need_vector(obj.slab, existing=True)
+        return obj.billed
+
+    def adopted(self):
+        """Charge the objects of the start: whole pages per obj_cgroup, the rest left over."""
+        for row, nbytes in self.initial_bytes.items():
+            group, payer = self.groups[row], self.groups[self.groups.resolve(row)]
+            pages = -(-nbytes // self.page_size)
+            group.objcg_pages = pages
+            group.nr_charged_bytes = pages * self.page_size - nbytes
+            if payer.row > ROOT:
+                payer.memory.charge(pages)
+                payer.kmem.charge(pages)
+
+    def payer(self, obj):
+        return self.groups.resolve(obj.billed) if obj.billed > 0 else obj.billed
+
+    # -- kernel pages and per-CPU areas ----------------------------------------------------
+
+    def pages_alloc(self, call, pages):
+        if not call.gfp & ev.GFP_ACCOUNT:
+            return True, self.unbilled(call)
+        row, unbilled = self.current_objcg(call)
+        if not self.rules.pages_by_objcg and unbilled in (0, -ev.CAUSE_NOT_SELECTED):
+            row = call.memcg if call.memcg > ROOT else 0  # the group itself, even when removed
+        if row == 0:
+            return True, unbilled
+        if not self.charge_pages(call, row, pages):
+            return False, 0
+        if self.rules.pages_by_objcg:
+            self.groups[row].objcg_pages += pages
+            self.groups[row].objcg_refs += 1
+        return True, row
+
+    def pages_free(self, cpu, obj):
+        if obj.billed <= 0:
+            return
+        if self.rules.pages_by_objcg:
+            self.return_pages(cpu, obj.billed, obj.block.pages)
+            self.groups[obj.billed].objcg_refs -= 1
+            self.objcg_put(cpu, obj.billed)
+        else:
+            self.uncharge_pages(cpu, obj.billed, obj.block.pages)
+
+    def percpu_alloc(self, call, nbytes):
+        if not call.gfp & ev.GFP_ACCOUNT:
+            return True, self.unbilled(call)
+        row, unbilled = self.current_objcg(call)
+        if row == 0:
+            return True, unbilled
+        if not self.charge_bytes(call, row, nbytes):
+            return False, 0
+        self.groups[row].objcg_refs += 1
+        return True, row
+
+    def percpu_free(self, cpu, obj):
+        self._uncharge_bytes(cpu, obj, obj.nbytes)
+
+    # -- what it adds up to ----------------------------------------------------------------
+
+    def stocks(self):
+        return [list(slots) for slots in self.page_stock.cpus], list(self.byte_stock.cpus)
+
+    def check(self):
+        billed = self._billed_bytes()
+        direct = self._direct_pages()
+        for group in self.groups:
+            stocked = self.byte_stock.held(group.row) + group.nr_charged_bytes
+            total = billed.get(group.row, 0) + stocked
+            assert self.page_size * group.objcg_pages == total, f"obj_cgroup {group.row}"
+            assert group.nr_charged_bytes >= 0
+        for group in self.groups:
+            if group.row == ROOT:
+                assert group.memory.usage == 0 and group.kmem.usage == 0
+            elif self.groups.resolve(group.row) == group.row:
+                rows = {below.row for below in self.groups.subtree(group.row)}
+                kmem = sum(self.groups[row].objcg_pages + direct.get(row, 0) for row in rows)
+                assert group.kmem.usage == kmem, f"kmem of {group.row}"
+                assert group.memory.usage == kmem + self.page_stock.held(rows)
+
+    def _billed_bytes(self):
+        """Bytes per obj_cgroup of what it is billed for."""
+        billed = Counter()
+        for obj in self.host.objects.values():
+            if obj.billed > 0 and (obj.block is None or self.rules.pages_by_objcg):
+                if obj.slab:
+                    billed[obj.billed] += obj.slab.cache.spec.size + 8
+                elif obj.block:
+                    billed[obj.billed] += obj.block.pages * self.page_size
+                else:
+                    billed[obj.billed] += obj.nbytes
+        return billed
+
+    def _direct_pages(self):
+        """Kernel pages per group that are charged past the obj_cgroup."""
+        direct = Counter()
+        for obj in self.host.objects.values():
+            if obj.block and obj.billed > 0 and not self.rules.pages_by_objcg:
+                direct[obj.billed] += obj.block.pages
+        return direct
+
+
+class Linux59(ObjCgroup):
+    """``linux-5.9``."""
+
+    rules = LINUX_5_9
+
+
+class Linux618(ObjCgroup):
+    """``linux-6.18``."""
+
+    rules = LINUX_6_18

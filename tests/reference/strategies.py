@@ -1,0 +1,187 @@
+"""The accounting strategies ``none`` and ``costa-2012``, and what every strategy is told.
+
+A strategy is told of every step by the model (``host``); row 0 and row 1 (the root) are never
+charged.  ``billed`` of an object is the group whose obj_cgroup or counter pays, 0 when nobody has
+to, and -CAUSE_* when its owner escaped.
+"""
+
+from kmbench.core import events as ev
+
+from .memcg import ROOT
+from .slub import Where
+
+
+class NoAccounting:
+    """``none``: every cache is shared and nobody is billed."""
+
+    def __init__(self, host, params, seed):
+        self.host = host
+        self.groups = host.groups
+
+    def unbilled(self, call) -> int:
+        return -ev.CAUSE_NOT_SELECTED if call.memcg > ROOT else 0
+
+    def cg_create(self, row):
+        """A group came up."""
+
+    def cg_offline(self, row, cpu):
+        """A group was removed; its state is already offline."""
+
+    def select(self, call, cache):
+        """The cache that serves the allocation, and what to note if nobody is billed for it."""
+        return cache, self.unbilled(call)
+
+    def pre_alloc(self, call, cache):
+        """Charge before the object: (may go on, what is billed or None)."""
+        return True, None
+
+    def alloc_failed(self, call, cache, billed):
+        """There was no memory for an object that ``pre_alloc`` charged."""
+
+    def post_alloc(self, call, cache, slab, billed):
+        """Charge after the object: (keep it, what is billed)."""
+        return True, billed
+
+    def slab_new(self, cache, slab) -> bool:
+        """The slab has got its pages; False gives them back."""
+        return True
+
+    def slab_gone(self, slab):
+        """The pages of the slab go back."""
+
+    def before_free(self, obj):
+        """An object is about to be freed."""
+
+    def obj_free(self, cpu, obj):
+        """The bill of a freed object."""
+
+    def pages_alloc(self, call, pages):
+        """Kernel pages that are no slab: (keep them, what is billed)."""
+        return True, self.unbilled(call)
+
+    def pages_free(self, cpu, obj):
+        """The bill of freed kernel pages."""
+
+    def percpu_alloc(self, call, nbytes):
+        """A per-CPU area: (go on, what is billed)."""
+        return True, self.unbilled(call)
+
+    def percpu_free(self, cpu, obj):
+        """The bill of a freed per-CPU area."""
+
+    def adopt(self, obj):
+        """An object that exists at the start: what is billed for it."""
+        return -ev.CAUSE_NOT_SELECTED if obj.owner > ROOT else 0
+
+    def adopted(self):
+        """Every object of the start was adopted."""
+
+    def payer(self, obj) -> int:
+        """Who pays for a live object now, in the terms of ``billed``."""
+        return obj.billed
+
+    def stocks(self):
+        """(page stock per CPU, byte stock per CPU)"""
+        cpus = self.host.machine.cpus
+        return [[] for _ in range(cpus)], [(0, 0)] * cpus
+
+    def check(self):
+        """Every counter is what the billing identity says; here: zero."""
+        for group in self.groups:
+            assert group.memory.usage == 0 and group.kmem.usage == 0
+
+
+class Costa2012(NoAccounting):
+    """``costa-2012``: eager copies of the caches that opted in, charged by slab pages.
+
+    Parameters: ``caches`` (names), ``independent`` (True: the kmem counter, False: memory).
+    """
+
+    def __init__(self, host, params, seed):
+        super().__init__(host, params, seed)
+        names = params.get("caches", ["dentry"])
+        self.independent = params.get("independent", True)
+        self.registered = [cache for cache in host.root_caches if cache.spec.name in names]
+        for group in self.groups:
+            if group.row > ROOT and self.groups.resolve(group.row) == group.row:
+                self.cg_create(group.row)
+
+    def counter(self, row):
+        return self.groups[row].kmem if self.independent else self.groups[row].memory
+
+    def cg_create(self, row):
+        for cache in self.registered:
+            self.host.add_copy(cache, row)
+
+    def copy_for(self, cache, row):
+        """The copy of the nearest online group, the root cache at the top."""
+        row = self.groups.resolve(row)
+        return self.host.copies.get((cache.spec.name, row), cache)
+
+    def select(self, call, cache):
+        if call.memcg <= ROOT:
+            return cache, 0
+        if cache not in self.registered:
+            return cache, -ev.CAUSE_NOT_SELECTED
+        if call.gfp & ev.CTX_KTHREAD:
+            return cache, -ev.CAUSE_KTHREAD
+        cache = self.copy_for(cache, call.memcg)
+        return cache, cache.owner or -ev.CAUSE_NOT_SELECTED
+
+    def slab_new(self, cache, slab):
+        if cache.owner == 0:
+            return True
+        if not self.counter(cache.owner).try_charge(slab.block.pages):
+            return False
+        slab.charged = cache.owner
+        return True
+
+    def slab_gone(self, slab):
+        if slab.charged:
+            self.counter(slab.charged).uncharge(slab.block.pages)
+
+    def cg_offline(self, row, cpu):
+        for root_cache in self.registered:
+            cache = self.host.copies[root_cache.spec.name, row]
+            cache.flush_all(cpu)
+            cache.dead = True
+            for partial in cache.node_partial:
+                for slab in list(partial):
+                    partial.remove(slab)
+                    self._move_up(slab)
+                    slab.cache.node_partial[slab.node].append(slab)
+
+    def before_free(self, obj):
+        if obj.slab.cache.dead:
+            assert obj.slab.where is Where.FULL
+            self._move_up(obj.slab)
+
+    def _move_up(self, slab):
+        """The slab, and its charge, go to the copy of the nearest group that is online."""
+        old = slab.cache
+        new = self.copy_for(self.host.root_cache(old), old.owner)
+        old.slabs.remove(slab)
+        new.slabs.append(slab)
+        slab.cache = new
+        top = self.counter(new.owner) if new.owner else None
+        self.counter(slab.charged).uncharge(slab.block.pages, until=top)
+        slab.charged = new.owner
+
+    def payer(self, obj):
+        """Billed by the slab: whoever is charged for it now pays for what lies in it."""
+        if obj.slab is None or obj.billed <= 0:
+            return obj.billed
+        return obj.slab.cache.owner or -ev.CAUSE_NOT_SELECTED
+
+    def check(self):
+        slabs = self.host.all_slabs()
+        for group in self.groups:
+            pages = sum(
+                slab.block.pages
+                for slab in slabs
+                if slab.charged
+                and group.row > ROOT
+                and self.groups.is_descendant(slab.charged, group.row)
+            )
+            counted = (group.kmem.usage, group.memory.usage)
+            assert counted == ((pages, 0) if self.independent else (0, pages))
