@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL
 from kmbench.core.geometry import ERAS, kmalloc_bucket, kmalloc_name
 from kmbench.core.pages import free_all
 from kmbench.core.rng import seed_stream
@@ -28,8 +29,8 @@ class Accounting(NamedTuple):
     stock_slots: int = 0  # page stock: slots per CPU and pages a slot
     stock_batch: int = 0
     counter_locked: bool = False  # res_counter era
-    high_forces: bool = False  # __GFP_HIGH charges over the limit
-    vectors: int = 0  # obj_cgroup vectors: 0 none, 1 lazy, 2 with the slab if SLAB_ACCOUNT
+    forces: int = GFP_NOFAIL | CTX_MEMALLOC  # gfp and context bits that charge over the limit
+    vectors: bool = False  # slabs get obj_cgroup vectors
 
 
 def _power_of_two(n: int) -> int:
@@ -44,7 +45,8 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     slabs = machine.memory_pages + 1
     largest = 1 << (NR_ORDERS - 1)
     stride = -(-machine.memory_pages // machine.nodes // largest) * largest  # frames of a node
-    sheaves = 1 + sum(c.sheaf_capacity > 0 for c in setup.caches)
+    sheafed = sum(c.sheaf_capacity > 0 for c in setup.caches)
+    sheaves = 1 + sheafed * (groups if accounting.copies else 1)
     sizes = {
         "k": 1,
         "obj": setup.nr_objects + (slabs if accounting.vectors else 0),
@@ -77,7 +79,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k["nr_groups"], k["nr_caches"] = groups, roots + 1
     k["discard_above"], k["partial_in_slabs"] = era.discard_above, era.partial_in_slabs
     k["shrink_promotes"] = era.shrink_promotes
-    for name in ("stock_slots", "stock_batch", "counter_locked", "high_forces", "vectors"):
+    for name in ("stock_slots", "stock_batch", "counter_locked", "forces"):
         k[name] = getattr(accounting, name)
     k["sample_every"] = sample_every
     k["next_sample"] = k["next_due"] = sample_every if sample_every else UNLIMITED
@@ -99,12 +101,15 @@ def _caches(S: State, setup: Setup, in_slabs: bool) -> None:
             c[name] = getattr(spec, name)
         c["min_order"], c["root"] = min(spec.min_order, spec.order), i
         c["cpu_partial"] = spec.cpu_partial_slabs if in_slabs else spec.cpu_partial
-        bucket = kmalloc_bucket(8 * spec.objects)
-        c["vector_bytes"] = bucket or 8 * spec.objects
-        c["vector_cache"] = rows.get(kmalloc_name(bucket), 0) if bucket else 0
+        fewest = (setup.machine.page_size << int(c["min_order"][0])) // spec.size
+        for prefix, objects in (("", spec.objects), ("min_", fewest)):
+            bucket = kmalloc_bucket(8 * objects)
+            c[prefix + "vector_bytes"] = bucket or 8 * objects
+            c[prefix + "vector_cache"] = rows.get(kmalloc_name(bucket), 0) if bucket else 0
         if spec.sheaf_capacity:
             sheaf += 1
             c["sheaf"], c["sheaf_capacity"] = sheaf, spec.sheaf_capacity
+    S.k["nr_sheaves"] = sheaf + 1
 
 
 def _groups(S: State, setup: Setup) -> None:

@@ -110,4 +110,5 @@ NR_CAUSES = 9
 # why an operation failed (table `failures`)
 FAIL_PAGES = 1  # no pages of that order
 FAIL_LIMIT = 2  # a group on the way to the root was at its limit
-FAIL_NAMES = ("ok", "no_pages", "limit")
+FAIL_NO_GROUP = 3  # the group of the event does not exist yet, or any more
+FAIL_NAMES = ("ok", "no_pages", "limit", "no_group")

@@ -6,8 +6,10 @@ area 32 B a CPU (slots measured on Linux 6.18 x86_64).
 """
 
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.release import flush_cpu
+from kmbench.core.objects import bill_object
+from kmbench.core.release import flush_barn, flush_sheaves, flush_slabs
 from kmbench.core.slub import node_add_tail, node_remove
+from kmbench.core.state import BY_CACHE
 
 KMEM_CACHE_BYTES = 256
 KMEM_CACHE_NODE_BYTES = 128
@@ -42,7 +44,13 @@ def make_copy(S, memcg, root):
     c.min_order = r.min_order
     c.vector_cache = r.vector_cache
     c.vector_bytes = r.vector_bytes
+    c.min_vector_cache = r.min_vector_cache
+    c.min_vector_bytes = r.min_vector_bytes
     S.child[memcg * (k.nr_root_caches + 1) + root].cache = row
+    if r.sheaf:
+        c.sheaf = k.nr_sheaves
+        c.sheaf_capacity = r.sheaf_capacity
+        k.nr_sheaves += 1
     k.metadata += copy_bytes(S)
     return row
 
@@ -58,7 +66,7 @@ def copy_bytes(S):
 
 @inlined
 def move_slab(S, slab, target):
-    """Hand a slab that is on no list over to another cache of the same geometry."""
+    """Hand a slab that is on no list, and the bill for its objects, over to another cache."""
     k = S.k[0]
     s = S.slab[slab]
     source = s.cache
@@ -71,6 +79,9 @@ def move_slab(S, slab, target):
     s.cache = target
     pa = S.cpu[source * k.nr_cpus]
     pb = S.cpu[target * k.nr_cpus]
+    for _ in range(s.inuse):
+        bill_object(S, source, BY_CACHE, -1)
+        bill_object(S, target, BY_CACHE, 1)
     pa.live -= s.inuse
     pb.live += s.inuse
     pa.req -= s.inuse * a.object_size
@@ -78,11 +89,15 @@ def move_slab(S, slab, target):
 
 
 @outlined
-def move_partial_slabs(S, cache, target):
-    """Flush every CPU and append the cache's node partial slabs to those of `target`, in order."""
+def move_partial_slabs(S, cache, target, on_cpu):
+    """Flush everything and append the cache's node partial slabs to those of `target`, in order."""
     k = S.k[0]
     for cpu in range(k.nr_cpus):
-        flush_cpu(S, cache, cpu)
+        flush_sheaves(S, cache, cpu)
+    for node in range(k.nr_nodes):
+        flush_barn(S, cache, node, on_cpu)
+    for cpu in range(k.nr_cpus):
+        flush_slabs(S, cache, cpu, on_cpu)
     for node in range(k.nr_nodes):
         source_row = cache * k.nr_nodes + node
         target_row = target * k.nr_nodes + node

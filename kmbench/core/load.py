@@ -1,6 +1,7 @@
 """Puts the slabs and objects that exist at the start of a recording into a fresh state."""
 
 from kmbench.core.jit import inlined
+from kmbench.core.objects import bill_object
 from kmbench.core.pages import alloc_pages, node_of
 from kmbench.core.sheaf import half_base
 from kmbench.core.slub import node_add_tail, push_cpu_partial
@@ -76,10 +77,6 @@ def load_initial(S, H, slabs, objects, sheaves):
             o.req = S.cache[S.slab[given.slab].cache].object_size
         S.memcg[given.owner].true_slab += size
         S.memcg[given.owner].objects += 1
-        if given.billed > 0:
-            S.memcg[given.billed].billed_slab += size
-            S.memcg[given.billed].billed_objects += 1
-        else:
-            S.unbilled[-given.billed].bytes += size
-            S.unbilled[-given.billed].objects += 1
+        if given.slab > 0:
+            bill_object(S, S.slab[given.slab].cache, given.billed, 1)
     return 0

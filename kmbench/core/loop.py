@@ -9,6 +9,7 @@ from kmbench.core.events import (
     CG_CREATE,
     CG_OFFLINE,
     CG_RELEASE,
+    FAIL_NO_GROUP,
     FLUSH,
     FREE,
     LIMIT_WRITE,
@@ -39,19 +40,19 @@ SLAB_AHEAD = 10  # and its slab's record
 
 
 @outlined
-def run_timers(S, H, P, timeline, caches, totals, t):
-    """Do what was due by `t`, in due order; False if a sample found no room."""
+def run_timer(S, H, P, timeline, caches, totals):
+    """Do what is due first: end a grace period, else sample; False if a sample found no room."""
     k = S.k[0]
-    while k.next_due <= t:
-        due = k.next_due
-        if k.next_sample <= due:
-            if not write_sample(S, H, P, timeline, caches, totals, due):
-                return False
-            k.next_sample += k.sample_every
-        rcu_release(S, H, P, due)
-        k.next_due = k.next_sample
-        if k.rcu_head != k.rcu_tail:
-            k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
+    k.now = k.next_due
+    if k.rcu_head != k.rcu_tail and S.rcu[k.rcu_head & (len(S.rcu) - 1)].due == k.now:
+        rcu_release(S, H, P)
+    else:
+        if not write_sample(S, H, P, timeline, caches, totals, k.now):
+            return False
+        k.next_sample += k.sample_every
+    k.next_due = k.next_sample
+    if k.rcu_head != k.rcu_tail:
+        k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
     return True
 
 
@@ -70,6 +71,13 @@ def log_failure(S, op, memcg, cache, gfp, arg, cause):
         f.arg = arg
         f.cause = cause
         k.nr_fail_rows += 1
+
+
+@inlined
+def exists(S, memcg):
+    """Whether tasks can be in the group: it is online, or removed but not yet released."""
+    state = S.memcg[memcg].state
+    return memcg <= 1 or state == ONLINE or state == OFFLINE
 
 
 @outlined
@@ -139,11 +147,10 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
                 break
             e = events[i]
             if e.t >= k.next_due:
-                if not run_timers(S, H, P, timeline, caches, totals, e.t):
+                if not run_timer(S, H, P, timeline, caches, totals):
                     k.status = ROWS_FULL
                     break
-                if k.internal_head != k.internal_tail:
-                    continue
+                continue
             if look_ahead and i + OBJECT_AHEAD < stop:
                 prefetch(S.obj, events[i + OBJECT_AHEAD].obj)
                 prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
@@ -160,45 +167,51 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             internal = 0
         if op == FREE:
             if S.obj[obj].slab > 0:
-                free_object(S, H, P, cpu, obj)
+                free_object(S, H, P, cpu, obj, not (internal and cache))
                 k.nr_frees += 1 - internal
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == ALLOC:
             if S.obj[obj].slab == 0:
-                failed = alloc_object(S, H, P, cpu, memcg, cache, gfp, arg, obj)
+                failed = FAIL_NO_GROUP
+                if exists(S, memcg):
+                    failed = alloc_object(S, H, P, cpu, memcg, cache, gfp, arg, obj)
                 k.nr_allocs += 1 - internal
-                if failed:
+                if failed and not internal:
                     log_failure(S, op, memcg, cache, gfp, arg, failed)
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == PAGE_ALLOC:
             if S.obj[obj].slab == 0:
-                failed = alloc_kernel_pages(S, H, P, cpu, memcg, cache, arg, gfp, obj)
+                failed = FAIL_NO_GROUP
+                if exists(S, memcg):
+                    failed = alloc_kernel_pages(S, H, P, cpu, memcg, cache, arg, gfp, obj)
                 if failed:
                     log_failure(S, op, memcg, cache, gfp, arg, failed)
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == PAGE_FREE:
             if S.obj[obj].slab < 0 and S.obj[obj].slab != PERCPU:
                 free_kernel_pages(S, H, P, cpu, obj)
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == PERCPU_ALLOC:
             if S.obj[obj].slab == 0:
-                failed = alloc_percpu(S, H, P, cpu, memcg, arg, gfp, obj)
+                failed = FAIL_NO_GROUP
+                if exists(S, memcg):
+                    failed = alloc_percpu(S, H, P, cpu, memcg, arg, gfp, obj)
                 if failed:
                     log_failure(S, op, memcg, cache, gfp, arg, failed)
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == PERCPU_FREE:
             if S.obj[obj].slab == PERCPU:
                 free_percpu(S, H, P, cpu, obj)
             else:
-                k.nr_skipped += 1
+                k.nr_skipped += 1 - internal
         elif op == SHRINK:
             for c in range(1 if cache == 0 else cache, k.nr_caches if cache == 0 else cache + 1):
-                shrink_cache(S, c)
+                shrink_cache(S, c, cpu)
         elif op == SAMPLE:
             if not write_sample(S, H, P, timeline, caches, totals, k.now):
                 i -= 1

@@ -7,7 +7,7 @@ before its ``_ATOMIC`` one.  Charging a
 group charges its ancestors up to and including the root.
 """
 
-from kmbench.core.events import COUNTER_MEMORY, GFP_HIGH, GFP_NOFAIL
+from kmbench.core.events import COUNTER_MEMORY
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.paths import (
     COUNTER_CHARGE_ATOMIC,
@@ -144,8 +144,8 @@ def try_charge(S, cpu, memcg, nr, gfp):
     """Charge `nr` pages to the memory counter, through the page stock.
 
     Returns 0, or the row of the group that was over its limit.  Without reclaim a limit hit ends as
-    the NOMEM end of Linux 6.18 mm/memcontrol.c:try_charge_memcg: __GFP_NOFAIL, and in 6.x
-    __GFP_HIGH, force the charge.  The optional batch never forces and never fails the charge.
+    the NOMEM end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force
+    the charge (by version: ``Accounting.forces``).  The optional batch never forces and never fails the charge.
     """
     k = S.k[0]
     if consume_stock(S, cpu, memcg, nr):
@@ -156,7 +156,7 @@ def try_charge(S, cpu, memcg, nr, gfp):
             refill_stock(S, cpu, memcg, k.stock_batch - nr)
             return 0
     failed = counter_charge(S, COUNTER_MEMORY, memcg, nr)
-    if failed and (gfp & GFP_NOFAIL or (k.high_forces and gfp & GFP_HIGH)):
+    if failed and gfp & k.forces:
         counter_force(S, COUNTER_MEMORY, memcg, nr)
         return 0
     return failed

@@ -10,8 +10,9 @@ from kmbench.core.jit import inlined
 from kmbench.core.pages import alloc_pages, free_pages, node_of
 from kmbench.core.sheaf import sheaf_fill, sheaf_pop, sheaf_push, sheaf_refills, sheaf_spill
 from kmbench.core.slub import alloc_slow, free_slow
-from kmbench.core.state import PERCPU
+from kmbench.core.state import BY_CACHE, PERCPU
 
+PAST_SHEAVES = 1  # field `cache` of a queued FREE
 NOMEM = -100  # a charging hook's answer: over the limit, the operation fails
 
 
@@ -38,9 +39,24 @@ def ask_vector(S, cpu, slab):
     if s.vector == 0:
         s.vector = 1
         c = S.cache[s.cache]
-        S.k[0].metadata += c.vector_bytes
-        if c.vector_cache:
-            queue_internal(S, ALLOC, cpu, c.vector_cache, S.k[0].nr_objects + slab)
+        full = s.order == c.order
+        S.k[0].metadata += c.vector_bytes if full else c.min_vector_bytes
+        cache = c.vector_cache if full else c.min_vector_cache
+        if cache:
+            queue_internal(S, ALLOC, cpu, cache, S.k[0].nr_objects + slab)
+
+
+@inlined
+def drop_vector(S, cpu, slab):
+    """Free the obj_cgroup vector of a slab that is going (mm/slub.c:free_slab_obj_exts)."""
+    s = S.slab[slab]
+    if s.vector:
+        s.vector = 0
+        c = S.cache[s.cache]
+        full = s.order == c.order
+        S.k[0].metadata -= c.vector_bytes if full else c.min_vector_bytes
+        if (c.vector_cache if full else c.min_vector_cache) > 0:
+            queue_internal(S, FREE, cpu, 0, S.k[0].nr_objects + slab)
 
 
 @inlined
@@ -78,7 +94,11 @@ def take_object(S, H, P, cache, cpu, memcg, gfp):
         else:
             slab = alloc_slow(S, H, P, cache, cpu, memcg, gfp)
             if slab <= 0:
-                break
+                if not refill or left < c.sheaf_capacity:
+                    break
+                refill = False  # nothing to fill the sheaf with: the plain path tries again
+                left = 1
+                continue
         pc.free -= 1
         S.slab[slab].inuse += 1
         left -= 1
@@ -90,13 +110,14 @@ def take_object(S, H, P, cache, cpu, memcg, gfp):
 
 
 @inlined
-def give_object(S, cache, cpu, slab):
-    """Return an object of `slab` to the allocator."""
+def give_object(S, cache, cpu, slab, to_sheaves):
+    """Return an object of `slab` to the allocator; sheaves take only objects of their node."""
     c = S.cache[cache]
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     item = slab
     spill = 0
-    if c.sheaf:
+    k = S.k[0]
+    if c.sheaf and to_sheaves and S.slab[slab].node == cpu % k.nr_nodes:
         spill = sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab)
         item = sheaf_spill(S, c.sheaf, cpu) if spill else 0
     while item:
@@ -111,21 +132,39 @@ def give_object(S, cache, cpu, slab):
 
 
 @inlined
+def bill_object(S, cache, billed, nr):
+    """Count `nr` (1 or -1) slots for whom they are billed to, or for the reason why to nobody."""
+    size = S.cache[cache].size * nr
+    if billed == BY_CACHE:
+        billed = S.cache[cache].memcg
+        if billed > 0:  # whoever owns the copy, removed or not
+            S.memcg[billed].billed_slab += size
+            return
+        billed = -CAUSE_NOT_SELECTED
+    if billed > 0:
+        S.memcg[holder(S, billed)].billed_slab += size
+    else:
+        u = S.unbilled[-billed]
+        u.bytes += size
+        u.objects += nr
+
+
+@inlined
 def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     """Allocate handle `obj` from the root cache `root`; 0 or FAIL_*."""
     o = S.obj[obj]
     chosen = H.select(S, P, cpu, memcg, root, gfp)
     cache = chosen if chosen > 0 else root
     c = S.cache[cache]
-    billed = c.memcg
-    if billed == 0:
+    billed = BY_CACHE
+    if c.memcg == 0:
         billed = chosen if chosen < 0 else unbilled_as(memcg, CAUSE_NOT_SELECTED)
     billed = H.pre_alloc(S, P, cpu, memcg, cache, gfp, billed)
     if billed == NOMEM:
         return FAIL_LIMIT
     slab = take_object(S, H, P, cache, cpu, memcg, gfp)
     if slab <= 0:
-        if billed > 0:
+        if billed > 0 and billed != BY_CACHE:
             H.obj_free(S, P, cpu, cache, billed, 0)
         return FAIL_LIMIT if slab < 0 else FAIL_PAGES
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
@@ -135,57 +174,43 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     pc.req += o.req
     billed = H.post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed)
     failed = billed == NOMEM
-    if failed:  # the object exists and goes back as a free of the kernel's own
+    if failed:  # the object exists and goes straight back to its slab (memcg_alloc_abort_single)
         billed = 0
         memcg = 0
-        queue_internal(S, FREE, cpu, 0, obj)
+        queue_internal(S, FREE, cpu, PAST_SHEAVES, obj)
     o.owner = memcg
     o.billed = billed
     g = S.memcg[memcg]
     g.true_slab += c.size
     g.objects += 1
-    if billed > 0:
-        S.memcg[billed].billed_objects += 1
-        S.memcg[holder(S, billed)].billed_slab += c.size
-    else:
-        u = S.unbilled[-billed]
-        u.bytes += c.size
-        u.objects += 1
+    bill_object(S, cache, billed, 1)
     return FAIL_LIMIT if failed else 0
 
 
 @inlined
-def free_object(S, H, P, cpu, obj):
+def free_object(S, H, P, cpu, obj, to_sheaves):
     """Free handle `obj`, which must be live."""
     o = S.obj[obj]
     slab = o.slab
     cache = S.slab[slab].cache
-    c = S.cache[cache]
     billed = o.billed
-    g = S.memcg[o.owner]
-    g.true_slab -= c.size
-    g.objects -= 1
-    if billed > 0:
-        S.memcg[billed].billed_objects -= 1
-        S.memcg[holder(S, billed)].billed_slab -= c.size
-    else:
-        u = S.unbilled[-billed]
-        u.bytes -= c.size
-        u.objects -= 1
     H.obj_free(S, P, cpu, cache, billed, slab)
     cache = S.slab[slab].cache  # the hook may have moved the slab to another cache
+    g = S.memcg[o.owner]
+    g.true_slab -= S.cache[cache].size
+    g.objects -= 1
+    bill_object(S, cache, billed, -1)
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     pc.live -= 1
     pc.req -= o.req
     o.slab = 0
-    give_object(S, cache, cpu, slab)
+    give_object(S, cache, cpu, slab, to_sheaves)
 
 
 @inlined
-def bill_pages(S, billed, nr_bytes, nr):
+def bill_bytes(S, billed, nr_bytes):
     """Count memory that is not slab for the group that it is billed to."""
     if billed > 0:
-        S.memcg[billed].billed_objects += nr
         S.memcg[holder(S, billed)].billed_pages += nr_bytes
 
 
@@ -209,7 +234,7 @@ def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
     k.nr_kernel_pages += 1 << order
     k.nr_free_pages -= 1 << order
     S.memcg[memcg].true_pages += k.page_size << order
-    bill_pages(S, billed, k.page_size << order, 1)
+    bill_bytes(S, billed, k.page_size << order)
     return 0
 
 
@@ -221,7 +246,7 @@ def free_kernel_pages(S, H, P, cpu, obj):
     pfn = -1 - o.slab
     order = o.req & 255
     S.memcg[o.owner].true_pages -= k.page_size << order
-    bill_pages(S, o.billed, -(k.page_size << order), -1)
+    bill_bytes(S, o.billed, -(k.page_size << order))
     H.page_free(S, P, cpu, o.billed, o.req >> 8, order)
     o.slab = 0
     k.nr_kernel_pages -= 1 << order
@@ -243,7 +268,7 @@ def alloc_percpu(S, H, P, cpu, memcg, nr_bytes, gfp, obj):
     o.req = nr_bytes
     S.k[0].percpu_bytes += nr_bytes
     S.memcg[memcg].true_pages += nr_bytes
-    bill_pages(S, billed, nr_bytes, 1)
+    bill_bytes(S, billed, nr_bytes)
     return 0
 
 
@@ -253,6 +278,6 @@ def free_percpu(S, H, P, cpu, obj):
     o = S.obj[obj]
     S.memcg[o.owner].true_pages -= o.req
     S.k[0].percpu_bytes -= o.req
-    bill_pages(S, o.billed, -o.req, -1)
+    bill_bytes(S, o.billed, -o.req)
     H.percpu_free(S, P, cpu, o.billed, o.req)
     o.slab = 0

@@ -4,12 +4,11 @@ Sources: Linux 6.18 mm/slub.c:__free_slab, rcu_free_slab, __kmem_cache_do_shrink
 3.5 mm/slub.c:kmem_cache_shrink, deactivate_slab.
 """
 
-from kmbench.core.events import FREE
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.objects import queue_internal
+from kmbench.core.objects import drop_vector
 from kmbench.core.pages import free_pages
 from kmbench.core.paths import SLAB_GONE
-from kmbench.core.sheaf import barn_drain, sheaf_drain
+from kmbench.core.sheaf import barn_entry, sheaf_drain
 from kmbench.core.slub import (
     discard,
     drain_cpu_partial,
@@ -30,11 +29,7 @@ def release_slab(S, H, P, cpu, slab):
     k = S.k[0]
     s = S.slab[slab]
     H.slab_gone(S, P, cpu, s.cache, s.order, slab)
-    if s.vector:
-        s.vector = 0
-        k.metadata -= S.cache[s.cache].vector_bytes
-        if S.cache[s.cache].vector_cache:
-            queue_internal(S, FREE, cpu, 0, k.nr_objects + slab)
+    drop_vector(S, cpu, slab)
     k.nr_slab_pages -= 1 << s.order
     k.nr_free_pages += 1 << s.order
     S.path[SLAB_GONE].count += 1
@@ -57,21 +52,18 @@ def settle(S, H, P, cpu):
 
 
 @outlined
-def rcu_release(S, H, P, t):
-    """Release the slabs whose grace period ended by `t`."""
+def rcu_release(S, H, P):
+    """Release the slab whose grace period ends first, on the CPU that discarded it."""
     k = S.k[0]
-    while k.rcu_head != k.rcu_tail:
-        wait = S.rcu[k.rcu_head & (len(S.rcu) - 1)]
-        if wait.due > t:
-            break
-        k.rcu_head += 1
-        k.release = wait.slab
-        S.slab[wait.slab].next = 0
-        settle(S, H, P, wait.cpu)
+    wait = S.rcu[k.rcu_head & (len(S.rcu) - 1)]
+    k.rcu_head += 1
+    k.release = wait.slab
+    S.slab[wait.slab].next = 0
+    settle(S, H, P, wait.cpu)
 
 
 @inlined
-def deactivate(S, cache, cpu):
+def deactivate(S, cache, cpu, on_cpu):
     """Take a CPU's active slab away (mm/slub.c:deactivate_slab)."""
     k = S.k[0]
     pc = S.cpu[cache * k.nr_cpus + cpu]
@@ -86,7 +78,7 @@ def deactivate(S, cache, cpu):
         elif s.inuse == 0 and not keeps_empty(
             k, S.node[row].nr_partial, S.cache[cache].min_partial
         ):
-            discard(S, slab, cpu)
+            discard(S, slab, on_cpu)
         else:
             node_add_head(S, row, slab)
 
@@ -104,15 +96,16 @@ def sort_partial(S, row, by_free):
         last = 0
         slab = S.node[row].head
         while slab:
-            last = max(last, S.slab[slab].objects - S.slab[slab].inuse)
+            last = max(last, S.slab[slab].inuse)
             slab = S.slab[slab].next
     # a pass a bucket, backwards, moving its slabs behind the unsorted ones that end at `end`
     end = S.node[row].tail
-    for free in range(1, last + 1):
+    for rank in range(1, last + 1):
         slab = end
         while slab:
             before = S.slab[slab].prev
-            if S.slab[slab].objects - S.slab[slab].inuse == free:
+            inuse = S.slab[slab].inuse
+            if (S.slab[slab].objects - inuse if by_free else last + 1 - inuse) == rank:
                 if slab == end:
                     end = before
                 node_remove(S, row, slab)
@@ -128,46 +121,6 @@ def sort_partial(S, row, by_free):
 
 
 @outlined
-def flush_cpu(S, cache, cpu):
-    """Move a CPU's active and partial slabs of `cache` to the nodes (mm/slub.c:flush_all)."""
-    deactivate(S, cache, cpu)
-    drain_cpu_partial(S, cache, cpu)
-
-
-@outlined
-def shrink_cache(S, cache):
-    """kmem_cache_shrink: flush every CPU, discard the empty slabs, reorder the partial lists."""
-    k = S.k[0]
-    c = S.cache[cache]
-    if c.sheaf:
-        for cpu in range(k.nr_cpus):
-            slab = sheaf_drain(S, c.sheaf, cpu)
-            while slab:
-                return_object(S, cache, cpu, slab)
-                slab = sheaf_drain(S, c.sheaf, cpu)
-        for node in range(k.nr_nodes):
-            barn = S.barn[c.sheaf * k.nr_nodes + node]
-            left = barn.nr_full * c.sheaf_capacity
-            while left > 0:
-                left -= 1
-                slab = barn_drain(S, c.sheaf, node, c.sheaf_capacity, left)
-                return_object(S, cache, node, slab)
-            barn.nr_full = 0
-    for cpu in range(k.nr_cpus):
-        flush_cpu(S, cache, cpu)
-    for node in range(k.nr_nodes):
-        row = cache * k.nr_nodes + node
-        slab = S.node[row].head
-        while slab:
-            following = S.slab[slab].next
-            if S.slab[slab].inuse == 0:
-                node_remove(S, row, slab)
-                discard(S, slab, node)
-            slab = following
-        sort_partial(S, row, k.shrink_promotes != 0)
-
-
-@outlined
 def return_object(S, cache, cpu, slab):
     """Free one object that a sheaf held to its slab."""
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
@@ -176,3 +129,57 @@ def return_object(S, cache, cpu, slab):
         pc.free += 1
     else:
         free_slow(S, cache, cpu, slab)
+
+
+@outlined
+def flush_sheaves(S, cache, cpu):
+    """Free what a CPU's sheaves hold (mm/slub.c:pcs_flush_all)."""
+    c = S.cache[cache]
+    if c.sheaf:
+        slab = sheaf_drain(S, c.sheaf, cpu)
+        while slab:
+            return_object(S, cache, cpu, slab)
+            slab = sheaf_drain(S, c.sheaf, cpu)
+
+
+@outlined
+def flush_barn(S, cache, node, cpu):
+    """Free what a node's barn holds, on `cpu` (mm/slub.c:barn_shrink)."""
+    c = S.cache[cache]
+    if c.sheaf:
+        barn = S.barn[c.sheaf * S.k[0].nr_nodes + node]
+        left = barn.nr_full * c.sheaf_capacity
+        while left > 0:
+            left -= 1
+            return_object(S, cache, cpu, barn_entry(S, c.sheaf, node, c.sheaf_capacity, left))
+        barn.nr_full = 0
+
+
+@outlined
+def flush_slabs(S, cache, cpu, on_cpu):
+    """Move a CPU's active and partial slabs of `cache` to the nodes (mm/slub.c:flush_all)."""
+    deactivate(S, cache, cpu, on_cpu)
+    drain_cpu_partial(S, cache, cpu, on_cpu)
+
+
+@outlined
+def shrink_cache(S, cache, on_cpu):
+    """kmem_cache_shrink, called on `on_cpu`.
+
+    Flushes every CPU, discards the empty slabs and reorders the partial lists.
+    """
+    k = S.k[0]
+    for cpu in range(k.nr_cpus):
+        flush_sheaves(S, cache, cpu)
+        flush_slabs(S, cache, cpu, on_cpu)
+    for node in range(k.nr_nodes):
+        flush_barn(S, cache, node, on_cpu)
+        row = cache * k.nr_nodes + node
+        slab = S.node[row].head
+        while slab:
+            following = S.slab[slab].next
+            if S.slab[slab].inuse == 0:
+                node_remove(S, row, slab)
+                discard(S, slab, on_cpu)
+            slab = following
+        sort_partial(S, row, k.shrink_promotes != 0)

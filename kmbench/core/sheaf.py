@@ -131,7 +131,7 @@ def sheaf_drain(S, sheaf, cpu):
 
 
 @inlined
-def barn_drain(S, sheaf, node, capacity, left):
-    """Entry number `left`, counted down, of the full sheaves in a node's barn."""
+def barn_entry(S, sheaf, node, capacity, left):
+    """Slab of entry number `left` among the full sheaves of a node's barn."""
     base = (sheaf * S.k[0].nr_nodes + node) * BARN_FULL
     return S.barn_slot[(base + left // capacity) * SHEAF_MAX + left % capacity].slab

@@ -125,13 +125,13 @@ def put_on_node(S, cache, slab, cpu):
 
 
 @inlined
-def drain_cpu_partial(S, cache, cpu):
-    """Move the whole cpu partial list to the nodes, newest slab first."""
+def drain_cpu_partial(S, cache, cpu, on_cpu):
+    """Move the whole partial list of `cpu` to the nodes, newest slab first; `on_cpu` does it."""
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     slab = pc.partial
     while slab:
         following = S.slab[slab].next
-        put_on_node(S, cache, slab, cpu)
+        put_on_node(S, cache, slab, on_cpu)
         S.path[DRAINED_SLAB].count += 1
         slab = following
     pc.partial = 0
@@ -161,7 +161,7 @@ def put_cpu_partial(S, cache, cpu, slab):
         held = pc.nr_partial if k.partial_in_slabs else S.slab[pc.partial].pobjects
         if held >= limit + 1 - k.partial_in_slabs:  # slabs: >= limit ; objects: > limit
             S.path[DRAIN_CPU_PARTIAL].count += 1
-            drain_cpu_partial(S, cache, cpu)
+            drain_cpu_partial(S, cache, cpu, cpu)
     push_cpu_partial(S, pc, slab)
 
 

@@ -28,8 +28,7 @@ KERNEL = np.dtype(
         ("stock_slots", "i4"),  # page stock: slots per CPU (0 = none), pages a slot may hold
         ("stock_batch", "i4"),
         ("counter_locked", "i4"),  # res_counter era: a spin lock a level, not an atomic
-        ("high_forces", "i4"),  # GFP_ATOMIC charges go over the limit (6.x)
-        ("vectors", "i4"),  # 1: obj_cgroup vectors made lazily, 2: with the slab if ACCOUNT
+        ("forces", "i8"),  # gfp and context bits whose charges go over the limit
         ("rcu_delay", "i8"),  # ns
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         # time
@@ -41,6 +40,7 @@ KERNEL = np.dtype(
         ("nr_cache_rows", "i8"),
         ("nr_total_rows", "i8"),
         # lists and queues
+        ("nr_sheaves", "i4"),  # rows of sheaves in use, including row 0
         ("nr_caches", "i4"),  # rows of caches in use, including row 0
         ("nr_slab_rows", "i4"),  # slab rows ever used
         ("free_slab", "i4"),  # head of unused slab rows
@@ -77,11 +77,12 @@ OBJECT = np.dtype(
     [
         ("slab", "i4"),  # > 0 row of its slab; -1 - pfn of kernel pages; PERCPU; 0 not live
         ("owner", "i4"),  # memcg of the task that allocated it: the ground truth
-        ("billed", "i4"),  # > 0 memcg billed; 0 rightly nobody; -CAUSE_* nobody
+        ("billed", "i4"),  # > 0 memcg billed; 0 rightly nobody; -CAUSE_* nobody; BY_CACHE
         ("req", "i4"),  # bytes asked; kernel pages: kind << 8 | order
     ]
 )
 PERCPU = -(2**31)
+BY_CACHE = 2**30  # billed to whoever owns the copy that the slab now belongs to
 
 # 32 bytes per slab.  `inuse` counts objects handed out (or parked in a sheaf).  Free objects of a
 # CPU's active slab that are not on the cpu freelist were freed remotely: derived, not stored.
@@ -134,6 +135,8 @@ CACHE = np.dtype(
         ("sheaf_capacity", "i4"),
         ("vector_cache", "i4"),  # kmalloc cache of its vectors; 0 = only counted
         ("vector_bytes", "i4"),
+        ("min_vector_cache", "i4"),  # the same for a slab of the smallest order
+        ("min_vector_bytes", "i4"),
         ("state", "i4"),  # 0 alive, 1 dead: its group is gone, no new objects
         ("nr_slabs", "i8"),
         ("num_objs", "i8"),
@@ -149,7 +152,7 @@ MEMCG = np.dtype(
         ("parent", "i4"),
         ("state", "i4"),
         ("objcg_memcg", "i4"),  # where charges and objects of this group go: itself while online
-        ("billed_objects", "i4"),  # live charges that hold this group's obj_cgroup
+        ("objcg_refs", "i4"),  # what holds this group's obj_cgroup; kept by strategies
         ("nr_charged_bytes", "i8"),  # left-over bytes of its obj_cgroup, on no CPU's stock
         ("true_slab", "i8"),  # slots of live objects that its tasks allocated
         ("true_pages", "i8"),  # kernel pages and per-cpu bytes that its tasks allocated

@@ -27,6 +27,7 @@ CPU_SLAB, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4
 # `where` of slabdump.parquet
 _DUMP_NODE, _DUMP_CPU, _DUMP_PARTIAL, _DUMP_FREELIST = 0, 1, 2, 3
 LARGE = "kmalloc-large"
+SINGLES = 11  # of the 31 objects left in a fresh sheaf, about these came from slabs with one free
 HANDLE_SHIFT = 9  # a capture's handle of an object that existed before: slab << 9 | slot
 
 
@@ -71,8 +72,9 @@ def read_caches(path: Path, manifest: dict, accounted: np.ndarray) -> tuple[Cach
         where = f"{path}: cache {name}"
         if row.get("id") != index:
             raise UsageProblem(f"{where}: field id is {row.get('id')!r}; expected {index}")
-        if not 0 < size <= PAGE << order <= PAGE << 10 or not 0 < objects <= (PAGE << order) // size:
-            raise UsageProblem(f"{where}: {objects} objects of {size} bytes do not fit order {order}")
+        fits = 0 < size <= PAGE << order <= PAGE << 10 and 0 < objects * size <= PAGE << order
+        if not fits:
+            raise UsageProblem(f"{where}: {objects} objects of {size} B do not fit order {order}")
         cpu_partial = field(path, row, "cpu_partial", int)
         is_kmalloc = name.startswith(("kmalloc-", "dma-kmalloc-"))
         flags = SLAB_KMALLOC if is_kmalloc else 0
@@ -140,7 +142,9 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
         )
     }  # fmt: skip
     old = np.flatnonzero(seen["t_alloc"] < 0)
-    old_of_page = {(int(seen["cache"][row]), int(seen["pfn"][row])): int(row) for row in old}
+    # by page alone: where slabs.parquet names another cache than the dump, the page has changed
+    # hands since and its first events, frees, are still those of the dump's cache
+    old_of_page = {int(seen["pfn"][row]): int(row) for row in old}
     row_of_slab = np.zeros(len(seen["slab"]), np.int32)
     rows: list[tuple] = []
     sheaves: list[tuple] = []
@@ -160,7 +164,7 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
                     free = freelist.get((pfn, cpu), 0)
                     inuse -= free
                 rows.append((cache_row, objects, inuse, free, place, cpu))
-                row = old_of_page.get((cache_row - 1, pfn))
+                row = old_of_page.get(pfn)
                 if row is not None:
                     row_of_slab[row] = len(rows)
         full = field(path, totals, "slabs", int) - len(mine)
@@ -175,26 +179,31 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
         unlisted = old[(seen["cache"][old] == cache_row - 1) & (row_of_slab[old] == 0)]
         known = min(full, len(unlisted))
         row_of_slab[unlisted[:known]] = np.arange(first_full, first_full + known)
-    return InitialSlabs(
-        np.array(rows, INITIAL_SLAB), np.array(sheaves, INITIAL_SHEAF), row_of_slab
-    )
+    return InitialSlabs(np.array(rows, INITIAL_SLAB), np.array(sheaves, INITIAL_SHEAF), row_of_slab)
 
 
 def _sheaf_entries(
     cache_row: int, totals: dict, rows: list[tuple], listed: int, first_full: int, full: int
 ) -> list[tuple]:
-    """Objects in the sheaves of dump 0, with a likely slab each.
+    """Objects in the sheaves of dump 0, with a likely slab each, bottom of the sheaf first.
 
-    The recorder shrinks every cache just before dump 0, which empties the sheaves
-    (mm/slub.c:flush_all_cpus_locked), so what is in them was bulk allocated since, on the CPU
-    that took the cache's active slab: first from nearly full slabs, now full, one object each
-    as far as there are enough of them.
+    The recorder shrinks every cache just before dump 0, which empties the sheaves and sorts the
+    node's list by free objects, fewest first (mm/slub.c:__kmem_cache_do_shrink).  What is in them
+    was bulk allocated since, on the CPU that has an active slab: from slabs with one free object,
+    then two, now all full, and last from the active slab.
     """
     count = int(totals.get("sheaf_objs", 0)) + int(totals.get("rcu_sheaf_objs", 0))
-    cpu = next((row[5] for row in rows[len(rows) - full - listed :] if row[4] == CPU_SLAB), 0)
-    return [
-        (cache_row, first_full + full - 1 - index % full, cpu, 0) for index in range(count) if full
-    ]
+    if not count:
+        return []
+    mine = range(len(rows) - full - listed, len(rows) - full)
+    active = [at for at in mine if rows[at][4] == CPU_SLAB]
+    cpu = rows[active[0]][5] if active else 0
+    slabs = [active[0] + 1] * min(3, rows[active[0]][2]) if active else []
+    for slab in range(first_full, first_full + full):
+        slabs += [slab] * (2 if len(slabs) < count - SINGLES else 1)
+    # too few full slabs: the objects are in listed ones
+    slabs += [at + 1 for at in mine for _ in range(rows[at][2]) if rows[at][4] != CPU_SLAB]
+    return [(cache_row, slab, cpu, 0) for slab in reversed(slabs[:count])]
 
 
 def initial_objects(first_frees: np.ndarray, initial: InitialSlabs) -> np.ndarray:

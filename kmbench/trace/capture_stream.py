@@ -10,11 +10,16 @@ from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
 from kmbench.trace.handles import OWN_VECTOR
+from kmbench.trace.interrupts import before_interrupts
+from kmbench.trace.lost_epoll import lost_epoll_frees
+from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.tables import read_arrays
 
-SAMPLE_SLABS, SAMPLE_KMEM, SAMPLE_SYSFS, SAMPLE_DUMP = 1, 2, 3, 4  # `arg` of SAMPLE: what was read then
+# `arg` of SAMPLE: what the recorder read then
+SAMPLE_SLABS, SAMPLE_KMEM, SAMPLE_SYSFS, SAMPLE_DUMP = 1, 2, 3, 4
 MARKS = {"START": 1, "STOP": 2}
 VECTOR_SITE = "alloc_slab_obj_exts"
+EXEC_SITE = "mm_alloc"
 # charged to the parent: mem_cgroup_css_alloc() runs under set_active_memcg(parent)
 PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
 STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
@@ -57,10 +62,19 @@ def _common(columns: dict[str, np.ndarray], keep: np.ndarray) -> np.ndarray:
     return out
 
 
+def from_site(columns: dict[str, np.ndarray], sites: list[str], prefix: str) -> np.ndarray:
+    """Which slab operations (bool) were called from a function whose name begins with `prefix`."""
+    # one more entry, for site -1: unknown
+    named = np.array([site.startswith(prefix) for site in sites] + [False])
+    return named[columns["site"]]
+
+
 def slab_events(
     columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """EVENT rows (obj = the capture's handle) and roles of the slab operations.
+
+    The third array tells which rows come from exec making an address space (fs/exec.c).
 
     Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
     8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
@@ -68,6 +82,7 @@ def slab_events(
     keep = (columns["cache"] >= 0) & (columns["cache"] < nr_caches)
     out = _common(columns, keep)
     op = columns["op"][keep]
+    out["t"], _ = before_interrupts(out["t"], (op & 1) == 0, out["cpu"], columns["ctx"][keep])
     out["obj"] = columns["obj"][keep]
     out["cache"] = columns["cache"][keep] + 1
     out["op"] = op & 1
@@ -80,37 +95,38 @@ def slab_events(
     billed_elsewhere = (flags & (_ACCOUNTED | _CHARGED)) == _ACCOUNTED
     in_task = (columns["ctx"][keep] & _TASK_CONTEXT) == 0
     out["memcg"][billed_elsewhere & in_task & ((op & 1) == 0)] = 1
-    is_vector = np.array([site.startswith(VECTOR_SITE) for site in sites], bool)
-    site = columns["site"][keep]
     role = np.zeros(len(out), np.uint8)
-    if len(is_vector):
-        role[is_vector[np.clip(site, 0, None)] & (site >= 0) & (op == 2)] = OWN_VECTOR
-    return out, role
+    role[from_site(columns, sites, VECTOR_SITE)[keep] & (op == 2)] = OWN_VECTOR
+    return out, role, from_site(columns, sites, EXEC_SITE)[keep]
 
 
-def page_events(folder: Path, base: int) -> tuple[np.ndarray, int]:
-    """Accounted page allocations that are no slabs; keys from `base`; also the next free key."""
+def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Accounted page allocations that are no slabs, with keys from `base`.
+
+    Returns the events, which of them (bool) were not traced but dated when the page was allocated
+    again, and the next free key.
+    """
     names = ("t", "op", "page", "order", "cpu", "pid", "memcg", "ctx")
     columns = read_arrays(folder / "pages.parquet", dict.fromkeys(names, "i"))
-    # op 2 is a free that was not traced, dated when the page was allocated again
-    keep = columns["op"] <= 2
-    out = _common(columns, keep)
-    out["obj"] = columns["page"][keep] + base
-    out["op"] = np.where(columns["op"][keep] == 0, ev.PAGE_ALLOC, ev.PAGE_FREE)
-    out["arg"] = columns["order"][keep]
+    out = _common(columns, np.ones(len(columns["t"]), bool))
+    out["obj"] = columns["page"] + base
+    out["op"] = np.where(columns["op"] == 0, ev.PAGE_ALLOC, ev.PAGE_FREE)
+    out["arg"] = columns["order"]
     out["cache"] = ev.PAGES_OTHER
     out["gfp"] |= np.uint32(ev.GFP_KERNEL_ACCOUNT)
-    return out, base + int(columns["page"].max(initial=-1)) + 1
+    return out, columns["op"] == 2, base + int(columns["page"].max(initial=-1)) + 1
 
 
 def stack_events(
-    aux: pl.DataFrame, slab: dict[str, np.ndarray], pages: np.ndarray, task_cache: int, base: int
+    aux: pl.DataFrame, slab: np.ndarray, pages: np.ndarray, task_cache: int, base: int
 ) -> tuple[np.ndarray, int]:
     """Kernel stacks: allocated with the task_struct, returned when the task is done exiting.
 
     copy_process() takes the stack right after the task_struct (kernel/fork.c:dup_task_struct) and
     charges the forking task's group; do_exit() uncharges it at its very end
     (exit_task_stack_account), after the last event of that task in task context.
+
+    slab, pages: EVENT arrays; task_cache: row of the cache task_struct.  Keys are base + task id.
     """
     unchecked = {"check_sortedness": False}  # sorted here; polars cannot see that with `by`
     forks = aux.filter(pl.col("ev") == "sched_process_fork").select(
@@ -119,35 +135,29 @@ def stack_events(
     exits = aux.filter(pl.col("ev") == "sched_process_exit").select(
         "t", "cpu", "memcg", child=pl.col("a0").cast(pl.Int32)
     )
-    is_task = (slab["cache"] == task_cache) & ((slab["op"] & 1) == 0)
-    made = pl.DataFrame(
-        {"t": slab["t"][is_task], "pid": slab["pid"][is_task].astype(np.int32)}
-    ).with_columns(t_made=pl.col("t"))
-    begins = forks.sort("t").join_asof(made.sort("t"), on="t", by="pid", strategy="backward", **unchecked)
-    begins = begins.with_columns(start=pl.coalesce("t_made", "t")).sort("child", "t")
-    in_task = (slab["ctx"] & 7) == 0
-    seen = pl.DataFrame(
-        {
-            "t": np.concatenate([slab["t"][in_task], pages["t"]]),
-            "child": np.concatenate(
-                [slab["pid"][in_task], pages["task"]]
-            ).astype(np.int32),
-        }
-    ).with_columns(t_last=pl.col("t"))
+    is_task = (slab["cache"] == task_cache) & (slab["op"] == ev.ALLOC)
+    made = pl.DataFrame({"t": slab["t"][is_task], "pid": slab["task"][is_task]})
+    made = made.with_columns(t_made=pl.col("t")).sort("t")
+    begins = forks.sort("t").join_asof(made, on="t", by="pid", strategy="backward", **unchecked)
+    begins = begins.with_columns(start=pl.coalesce("t_made", "t"))
+    seen = np.concatenate([slab, pages])[["t", "task", "gfp"]]
+    seen = seen[(seen["gfp"] & np.uint32(ev.CTX_INTERRUPT)) == 0]
+    last = pl.DataFrame({"t": seen["t"], "child": seen["task"]})
+    last = last.with_columns(t_last=pl.col("t")).sort("t")
     # a thread id may come back: only events before its next fork count
-    reborn = forks.select("child", "t", t_next=pl.col("t"))
-    ends = exits.sort("t").join_asof(reborn.sort("t"), on="t", by="child", strategy="forward", **unchecked)
+    reborn = forks.select("child", "t", t_next=pl.col("t")).sort("t")
+    ends = exits.sort("t").join_asof(reborn, on="t", by="child", strategy="forward", **unchecked)
     ends = ends.rename({"t": "t_exit"}).with_columns(
         t=pl.col("t_next").fill_null(np.iinfo(np.int64).max)
     )
-    ends = ends.sort("t").join_asof(seen.sort("t"), on="t", by="child", strategy="backward", **unchecked)
+    ends = ends.sort("t").join_asof(last, on="t", by="child", strategy="backward", **unchecked)
     ends = ends.with_columns(stop=pl.max_horizontal("t_exit", pl.col("t_last").fill_null(0) + 1))
     begin, end = _blank(len(begins)), _blank(len(ends))
-    for out, frame, time, op in (
-        (begin, begins, "start", ev.PAGE_ALLOC), (end, ends, "stop", ev.PAGE_FREE),
+    for out, frame, time, op, task in (
+        (begin, begins, "start", ev.PAGE_ALLOC, "pid"), (end, ends, "stop", ev.PAGE_FREE, "child"),
     ):  # fmt: skip
         out["t"] = frame[time].to_numpy()
-        out["task"] = frame["pid" if op == ev.PAGE_ALLOC else "child"].to_numpy()
+        out["task"] = frame[task].to_numpy()
         out["memcg"] = frame["memcg"].to_numpy() + 1
         out["cpu"] = frame["cpu"].to_numpy()
         out["obj"] = frame["child"].to_numpy() + base
@@ -157,7 +167,7 @@ def stack_events(
         out["gfp"] = ev.GFP_KERNEL_ACCOUNT
     begin["gfp"] |= _context(begins["ctx"].to_numpy())
     out = np.concatenate([begin, end])
-    return out, base + int(out["obj"].max(initial=base) - base) + 1
+    return out[np.argsort(out["t"], kind="stable")], int(out["obj"].max(initial=base - 1)) + 1
 
 
 def percpu_events(aux: pl.DataFrame, base: int) -> tuple[np.ndarray, int]:
@@ -169,7 +179,8 @@ def percpu_events(aux: pl.DataFrame, base: int) -> tuple[np.ndarray, int]:
     out["obj"] = rows["a0"].to_numpy() + base
     out["op"] = np.where(is_alloc, ev.PERCPU_ALLOC, ev.PERCPU_FREE)
     out["arg"] = rows["a1"].to_numpy()
-    out["gfp"] |= np.where(is_alloc, rows["a2"].to_numpy() & ((1 << _CTX_SHIFT) - 1), 0).astype("u4")
+    gfp = (rows["a2"].to_numpy() & ((1 << _CTX_SHIFT) - 1)).astype(np.uint32)
+    out["gfp"] |= np.where(is_alloc, gfp, np.uint32(0))
     out["memcg"][rows["s"].is_in(PARENT_CALLERS).to_numpy()] = 1
     return out, base + int(rows["a0"].max() if len(rows) else -1) + 1
 
@@ -217,10 +228,8 @@ def shrink_events(
     if not len(marker):
         return _blank(0)
     t, pid = marker["t"][0], marker["pid"][0]
-    is_write = np.array([site.startswith("kernfs_fop_write_iter") for site in sites] or [False])
-    site = columns["site"]
     writes = np.flatnonzero(
-        is_write[np.clip(site, 0, None)] & (site >= 0) & (columns["op"] == 2)
+        from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == 2)
         & (columns["pid"] == pid) & (columns["t"] > t)
     )  # fmt: skip
     if len(writes) != nr_caches:
@@ -286,20 +295,25 @@ def read_stream(
     """Merge everything a capture recorded.  See the module's parts for the rules."""
     columns = read_slab_events(folder)
     path = folder / "events.parquet"
-    for name, limit in (("cache", len(cache_names) + 1), ("memcg", len(groups)), ("site", len(sites))):
+    limits = {"cache": len(cache_names) + 1, "memcg": len(groups), "site": len(sites)}
+    for name, limit in limits.items():
         top = int(columns[name].max(initial=-1))
         if top >= limit:
             raise UsageProblem(f"{path}: column {name} holds {top}; expected below {limit}")
     if np.any(np.diff(columns["t"]) < 0):
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
-    task_cache = cache_names.index("task_struct") if "task_struct" in cache_names else -2
-    slab, role = slab_events(columns, sites, len(cache_names))
+    rows = {name: row for row, name in enumerate(cache_names, 1)}
+    slab, role, by_exec = slab_events(columns, sites, len(cache_names))
     base = int(columns["obj"].max(initial=0)) + 1
-    pages, base = page_events(folder, base)
-    stacks, base = stack_events(aux, columns, pages, task_cache, base)
+    pages, dated_late, base = page_events(folder, base)
+    stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
     percpu, base = percpu_events(aux, base)
+    lost = lost_mm_frees(
+        slab, by_exec, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
+    )  # fmt: skip
+    queued = lost_epoll_frees(slab, rows.get("eventpoll_epi", -1), rows.get("ep_head", -1))
     others = [
-        percpu, stacks, pages, group_events(aux, groups, parents),
+        lost, queued, percpu, stacks, pages, group_events(aux, groups, parents),
         shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),
     ]  # fmt: skip
     raw, order = merge([slab, *others])

@@ -22,9 +22,7 @@ class Bounds(NamedTuple):
 
 def bounds_of(setup: Setup) -> Bounds:
     """Bounds that `setup` puts on its events."""
-    return Bounds(
-        setup.nr_objects, len(setup.caches), len(setup.groups), setup.machine.cpus
-    )
+    return Bounds(setup.nr_objects, len(setup.caches), len(setup.groups), setup.machine.cpus)
 
 
 def _check(where: str, first_row: int, name: str, values, bad, expected: str) -> None:
@@ -116,7 +114,7 @@ def check_setup(setup: Setup, where: str) -> None:
         raise UsageProblem(f"{where}: field groups does not start with the root; expected parent 0")
     for row, group in enumerate(setup.groups[1:], 2):
         if not 1 <= group.parent <= groups or group.parent == row:
-            complain(f"groups[{row}].parent", group.parent, f"the row of another group, 1 to {groups}")
+            complain(f"groups[{row}].parent", group.parent, f"another row, 1 to {groups}")
     slabs, objects, sheaves = setup.initial_slabs, setup.initial_objects, setup.initial_sheaves
     for name, values, low, high in (
         ("initial_slabs.cache", slabs["cache"], 1, caches),

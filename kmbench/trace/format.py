@@ -175,7 +175,9 @@ class TraceFile:
                 table = self._file.read_row_group(group, columns=list(EVENT.names))
             except (pa.ArrowException, OSError) as err:
                 reason = str(err).splitlines()[0]
-                raise UsageProblem(f"{self.path}: row group {group} is damaged ({reason})") from None
+                raise UsageProblem(
+                    f"{self.path}: row group {group} is damaged ({reason})"
+                ) from None
             columns = {}
             for name in EVENT.names:
                 column = table.column(name)

@@ -52,7 +52,9 @@ def read_table(path: Path, columns: dict[str, str]) -> pa.Table:
             return file.read(columns=list(columns))
         except (pa.ArrowException, OSError) as err:
             reason = str(err).splitlines()[0]
-            raise UsageProblem(f"{path}: damaged data ({reason}); expected a Parquet file") from None
+            raise UsageProblem(
+                f"{path}: damaged data ({reason}); expected a Parquet file"
+            ) from None
 
 
 def read_arrays(path: Path, columns: dict[str, str], null: int = -1) -> dict[str, np.ndarray]:

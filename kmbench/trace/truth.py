@@ -56,6 +56,8 @@ def read_capture_truth(folder: str | Path) -> Truth:
         if name in order_of:
             keys = ("scoreable", "live_end", "slabs_made", "slabs_gone")
             caches[name] = {"order": order_of[name], **{key: row.get(key) for key in keys}}
+            # without what untraced operations added or took away
+            caches[name]["live_from_events"] = row.get("live_end_from_events")
     fit = {name for name, row in caches.items() if row["scoreable"]}
     fit_groups = {
         name
@@ -84,7 +86,7 @@ def read_capture_truth(folder: str | Path) -> Truth:
     ]  # fmt: skip
     dump_t = field(path, manifest, "dump_t", list)
     aux = read_table(folder / "aux.parquet", dict(t="i", ev="s", s="s"))
-    events = pl.DataFrame(aux).with_columns(pl.col("ev").cast(pl.String), pl.col("s").cast(pl.String))
+    events = pl.DataFrame(aux).with_columns(pl.col("ev", "s").cast(pl.String))
     removed = events.filter((pl.col("ev") == "cgroup_rmdir") & pl.col("s").is_in(list(groups)))["s"]
     released = events.filter(pl.col("ev") == "cgroup_release")["s"]
     totals = {

@@ -11,6 +11,7 @@ parent is the root), full ones at their first free, and the charge stays in the 
 
 from kmbench.core.build import Accounting
 from kmbench.core.ops import (
+    CAUSE_KTHREAD,
     COUNTER_KMEM,
     COUNTER_MEMORY,
     CTX_KTHREAD,
@@ -23,12 +24,13 @@ from kmbench.core.ops import (
     counter_charge,
     counter_uncharge,
     destroy_copy,
+    holder,
     inlined,
     make_copy,
     move_partial_slabs,
     move_slab,
+    online_ancestor,
     outlined,
-    reparent,
     table,
 )
 from kmbench.errors import unknown
@@ -40,6 +42,7 @@ PATHS = (
     Path("select_copy", "alloc", Ops(br=1, ptr=2, rcu=1)),
     Path("slab_owner_test", "slab", Ops(br=1, ptr=1)),
 )
+DEFAULT_CACHES = ["dentry"]
 TABLES = {"selected": table("cache", on="i4")}
 
 
@@ -51,13 +54,21 @@ def cg_create(S, P, memcg):
                 make_copy(S, memcg, root)
 
 
+@inlined
+def copy_for(S, memcg, root):
+    """The group's copy of a root cache; the root cache for the root and where there is none."""
+    copy = copy_of(S, memcg, root) if memcg > 1 else 0
+    return copy if copy > 0 else root
+
+
 def select(S, P, cpu, memcg, cache, gfp):
     """A registered cache's object comes from the copy of the task's group (patch 6)."""
-    if P.selected[cache].on == 0 or memcg <= 1 or gfp & CTX_KTHREAD:
+    if P.selected[cache].on == 0 or memcg <= 1:
         return cache
+    if gfp & CTX_KTHREAD:
+        return -CAUSE_KTHREAD
     count(S, SELECT)
-    copy = copy_of(S, memcg, cache)
-    return copy if copy > 0 else cache
+    return copy_for(S, holder(S, memcg), cache)
 
 
 @inlined
@@ -99,20 +110,13 @@ def slab_gone(S, P, cpu, cache, order, slab):
             destroy_copy(S, cache)
 
 
-@inlined
-def heir(S, cache, target):
-    """Cache of the group `target` that takes over the slabs of a dead copy."""
-    copy = copy_of(S, target, S.cache[cache].root) if target > 1 else 0
-    return copy if copy > 0 else S.cache[cache].root
-
-
 @outlined
 def chain_full_slab(S, P, cache, slab):
     """A dead copy's full slab loses its first object: it moves to the heir."""
     group = S.cache[cache].memcg
-    target = S.memcg[group].objcg_memcg
+    target = holder(S, group)
     leave_group(S, P, slab, target)
-    move_slab(S, slab, heir(S, cache, target))
+    move_slab(S, slab, copy_for(S, target, S.cache[cache].root))
     if S.cache[cache].nr_slabs == 0:
         destroy_copy(S, cache)
 
@@ -125,24 +129,23 @@ def obj_free(S, P, cpu, cache, billed, slab):
 
 def cg_offline(S, P, cpu, memcg):
     """Hand the group's partial slabs, and their charge, to the parent (patch 4)."""
-    target = reparent(S, memcg)
-    width = S.k[0].nr_root_caches
-    for root in range(1, width + 1):
+    target = online_ancestor(S, memcg)
+    S.memcg[memcg].objcg_memcg = target
+    for root in range(1, S.k[0].nr_root_caches + 1):
         copy = copy_of(S, memcg, root)
         if copy > 0:
-            new_home = heir(S, copy, target)
+            new_home = copy_for(S, target, root)
             S.cache[copy].state = 1
-            S.child[memcg * (width + 1) + root].cache = new_home if new_home != root else 0
-            move_charged_partial(S, P, copy, new_home, target)
+            move_charged_partial(S, P, copy, new_home, target, cpu)
             if S.cache[copy].nr_slabs == 0:
                 destroy_copy(S, copy)
 
 
 @outlined
-def move_charged_partial(S, P, copy, new_home, target):
+def move_charged_partial(S, P, copy, new_home, target, cpu):
     """Move the partial slabs of a dying copy, then hand over what each of them was charged."""
     nr_nodes = S.k[0].nr_nodes
-    move_partial_slabs(S, copy, new_home)
+    move_partial_slabs(S, copy, new_home, cpu)
     for node in range(nr_nodes):
         slab = S.node[new_home * nr_nodes + node].tail
         while slab > 0 and S.slab[slab].memcg == S.cache[copy].memcg:
@@ -151,10 +154,12 @@ def move_charged_partial(S, P, copy, new_home, target):
 
 
 def prepare(S, P, setup, parameters):
-    """Mark the registered caches."""
+    """Mark the registered caches; only the default list may name caches that are not there."""
     names = [cache.name for cache in setup.caches]
     for wanted in parameters["caches"]:
         if wanted not in names:
+            if parameters["caches"] == DEFAULT_CACHES:
+                continue
             raise unknown("cache", wanted, names).within("strategy costa-2012: caches")
         P.selected["on"][names.index(wanted) + 1] = 1
 
@@ -174,7 +179,7 @@ costa_2012 = Strategy(
     tables=TABLES,
     paths=PATHS,
     parameters=(
-        Parameter("caches", ["dentry"], "registered caches"),
+        Parameter("caches", DEFAULT_CACHES, "registered caches"),
         Parameter("independent", True, "charge kmem, not the memory counter"),
     ),
     accounting=lambda p: Accounting(copies=True, counter_locked=True),

@@ -78,7 +78,7 @@ def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
 def release_if_last(S, P, objcg):
     """Give back what a removed group's obj_cgroup left over, once nothing refers to it."""
     g = S.memcg[objcg]
-    if g.state == ONLINE or g.billed_objects > 0:
+    if g.state == ONLINE or g.objcg_refs > 0:
         return
     for cpu in range(S.k[0].nr_cpus):
         if P.stock[cpu].objcg == objcg:

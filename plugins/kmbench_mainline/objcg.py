@@ -12,6 +12,7 @@ from kmbench_mainline.byte_stock import (
     charge_bytes,
     charge_pages,
     flush,
+    release_if_last,
     sample,
     uncharge_bytes,
     uncharge_pages,
@@ -23,13 +24,18 @@ from kmbench.core.ops import (
     CAUSE_DYING,
     CAUSE_INTERRUPT,
     CAUSE_KTHREAD,
+    CTX_DYING,
     CTX_INTERRUPT,
     CTX_KTHREAD,
+    CTX_MEMALLOC,
     GFP_ACCOUNT,
+    GFP_HIGH,
+    GFP_NOFAIL,
     NOMEM,
     ONLINE,
     SLAB_ACCOUNT,
     ask_vector,
+    drain_all_stock,
     holder,
     inlined,
     online_ancestor,
@@ -38,6 +44,7 @@ from kmbench.core.ops import (
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 
+FORCES = GFP_NOFAIL | CTX_MEMALLOC  # charges that go over the limit in both eras
 VECTOR_BYTES = 8  # an object's pointer in the vector
 
 
@@ -82,6 +89,7 @@ def post_alloc_vector(S, P, cpu, memcg, cache, gfp, slab, billed):
     """5.9: record the obj_cgroup in the slab's vector, made at the first accounted object."""
     if billed > 0:
         ask_vector(S, cpu, slab)
+        S.memcg[billed].objcg_refs += 1
     return billed
 
 
@@ -94,6 +102,7 @@ def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
         ask_vector(S, cpu, slab)
         if not charge_bytes(S, P, cpu, pays, S.cache[cache].size + VECTOR_BYTES, gfp):
             return NOMEM
+        S.memcg[pays].objcg_refs += 1
     return pays
 
 
@@ -107,6 +116,8 @@ def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
 def obj_free(S, P, cpu, cache, billed, slab):
     """Give an object's bytes back, from whatever context."""
     if billed > 0:
+        if slab > 0:
+            S.memcg[billed].objcg_refs -= 1
         uncharge_bytes(S, P, cpu, billed, S.cache[cache].size + VECTOR_BYTES)
 
 
@@ -115,8 +126,10 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
     if (gfp & GFP_ACCOUNT) == 0:
         return billed
     pays = payer(S, memcg, gfp, billed)
-    if pays > 0 and not charge_pages(S, P, cpu, pays, 1 << order, gfp):
-        return NOMEM
+    if pays > 0:
+        if not charge_pages(S, P, cpu, pays, 1 << order, gfp):
+            return NOMEM
+        S.memcg[pays].objcg_refs += 1
     return pays
 
 
@@ -124,6 +137,20 @@ def page_free(S, P, cpu, billed, kind, order):
     """6.18: pages hold the obj_cgroup and go back through the page stock."""
     if billed > 0:
         uncharge_pages(S, P, cpu, holder(S, billed), 1 << order, True)
+        S.memcg[billed].objcg_refs -= 1
+        if S.memcg[billed].state != ONLINE:
+            release_if_last(S, P, billed)
+
+
+def page_alloc_direct(S, P, cpu, memcg, kind, order, gfp, billed):
+    """5.9: pages are charged to the task's group itself, also when it was removed already."""
+    if (gfp & GFP_ACCOUNT) == 0 or memcg <= 1:
+        return billed
+    if gfp & CTX_INTERRUPT:
+        return -CAUSE_INTERRUPT
+    if gfp & CTX_KTHREAD:
+        return -CAUSE_KTHREAD
+    return memcg if charge_pages(S, P, cpu, memcg, 1 << order, gfp) else NOMEM
 
 
 def page_free_direct(S, P, cpu, billed, kind, order):
@@ -137,20 +164,25 @@ def percpu_alloc(S, P, cpu, memcg, nr_bytes, gfp, billed):
     if (gfp & GFP_ACCOUNT) == 0:
         return billed
     pays = payer(S, memcg, gfp, billed)
-    if pays > 0 and not charge_bytes(S, P, cpu, pays, nr_bytes, gfp):
-        return NOMEM
+    if pays > 0:
+        if not charge_bytes(S, P, cpu, pays, nr_bytes, gfp):
+            return NOMEM
+        S.memcg[pays].objcg_refs += 1
     return pays
 
 
 def percpu_free(S, P, cpu, billed, nr_bytes):
     """Give per-CPU memory's bytes back."""
     if billed > 0:
+        S.memcg[billed].objcg_refs -= 1
         uncharge_bytes(S, P, cpu, billed, nr_bytes)
 
 
 def cg_offline(S, P, cpu, memcg):
     """The group's obj_cgroup is handed to the nearest online ancestor (memcg_reparent_objcgs)."""
     reparent(S, memcg)
+    drain_all_stock(S, memcg)
+    release_if_last(S, P, memcg)
 
 
 _SHARED = {
@@ -168,10 +200,11 @@ linux_5_9 = Strategy(
     description="obj_cgroup: shared caches, objects billed by the byte, charged before allocation",
     source="Linux 5.9.1 mm/slab.h, mm/memcontrol.c (Roman Gushchin, v7, June 2020)",
     hooks={
+        **_SHARED,
         "pre_alloc": pre_alloc,
         "post_alloc": post_alloc_vector,
+        "page_alloc": page_alloc_direct,
         "page_free": page_free_direct,
-        **_SHARED,
     },
     tables=TABLES,
     paths=PATHS,
@@ -181,7 +214,9 @@ linux_5_9 = Strategy(
         Parameter("as_posted", False, "a failed charge hands the object out unbilled (5.9.x bug)"),
         Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
     ),
-    accounting=lambda p: Accounting(stock_slots=1, stock_batch=p["stock_batch"], vectors=1),
+    accounting=lambda p: Accounting(
+        stock_slots=1, stock_batch=p["stock_batch"], forces=FORCES | CTX_DYING, vectors=True
+    ),
 )
 
 linux_6_18 = Strategy(
@@ -198,6 +233,6 @@ linux_6_18 = Strategy(
         Parameter("stock_batch", 64, "pages a page stock slot is charged by", "pages", 1),
     ),
     accounting=lambda p: Accounting(
-        stock_slots=p["stock_slots"], stock_batch=p["stock_batch"], high_forces=True, vectors=2
+        stock_slots=p["stock_slots"], stock_batch=p["stock_batch"], forces=FORCES | GFP_HIGH, vectors=True
     ),
 )

@@ -6,6 +6,7 @@ Counters count pages.  The root's own counters are never charged, so a hierarchy
 from enum import Enum
 
 ROOT = 1
+MASK32 = (1 << 32) - 1
 MASK64 = (1 << 64) - 1
 
 
@@ -125,33 +126,36 @@ class Groups:
         return [group for group in self if self.is_descendant(group.row, ancestor)]
 
 
-class Xoshiro256:
-    """xoshiro256++, seeded by splitmix64: picks the victims of the page stock."""
+class Xoshiro128:
+    """xoshiro128++, seeded by splitmix64: picks the victims of the page stock."""
 
     def __init__(self, seed: int):
-        state = (seed ^ 0x9E3779B97F4A7C15) & MASK64
+        state = seed & MASK64
+        for byte in b"page stock":
+            state = (state * 0x100000001B3 & MASK64) ^ byte
         self.s = []
-        for _ in range(4):
+        for _ in range(2):
             state = (state + 0x9E3779B97F4A7C15) & MASK64
             z = state
             z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
             z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK64
-            self.s.append(z ^ (z >> 31))
+            z ^= z >> 31
+            self.s += [z & MASK32, z >> 32]
 
     @staticmethod
     def _rotl(x: int, k: int) -> int:
-        return ((x << k) | (x >> (64 - k))) & MASK64
+        return ((x << k) | (x >> (32 - k))) & MASK32
 
     def next(self) -> int:
         s = self.s
-        result = (self._rotl((s[0] + s[3]) & MASK64, 23) + s[0]) & MASK64
-        t = (s[1] << 17) & MASK64
+        result = (self._rotl((s[0] + s[3]) & MASK32, 7) + s[0]) & MASK32
+        t = (s[1] << 9) & MASK32
         s[2] ^= s[0]
         s[3] ^= s[1]
         s[1] ^= s[2]
         s[0] ^= s[3]
         s[2] ^= t
-        s[3] = self._rotl(s[3], 45)
+        s[3] = self._rotl(s[3], 11)
         return result
 
 
@@ -161,7 +165,7 @@ class PageStock:
     Linux 6.18 mm/memcontrol.c: consume_stock, refill_stock, drain_stock; 5.9 has one slot.
     """
 
-    def __init__(self, groups: Groups, cpus: int, slots: int, batch: int, rng: Xoshiro256):
+    def __init__(self, groups: Groups, cpus: int, slots: int, batch: int, rng: Xoshiro128):
         self.groups = groups
         self.batch = batch
         self.rng = rng

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kmbench.core import events as ev
 
-from .memcg import ROOT, ByteStock, PageStock, Xoshiro256
+from .memcg import ROOT, ByteStock, PageStock, Xoshiro128
 from .strategies import NoAccounting
 
 
@@ -45,7 +45,7 @@ class ObjCgroup(NoAccounting):
         self.page_size = machine.page_size
         self.as_posted = params.get("as_posted", False)
         self.page_stock = PageStock(
-            self.groups, machine.cpus, rules.slots, rules.batch, Xoshiro256(seed)
+            self.groups, machine.cpus, rules.slots, rules.batch, Xoshiro128(seed)
         )
         self.byte_stock = ByteStock(
             self.groups, machine.cpus, self.page_size, self, rules.drop_above_page
@@ -127,7 +127,7 @@ class ObjCgroup(NoAccounting):
         if call.gfp & ev.CTX_KTHREAD:
             return 0, -ev.CAUSE_KTHREAD
         row = self.groups.resolve(call.memcg)
-        return (row, 0) if row > ROOT else (0, -ev.CAUSE_NOT_SELECTED)
+        return (row, 0) if row > ROOT else (0, -ev.CAUSE_DYING)
 
     def charge_bytes(self, call, row, nbytes) -> bool:
         """obj_cgroup_charge."""
@@ -149,7 +149,7 @@ class ObjCgroup(NoAccounting):
         pages, rest = divmod(group.nr_charged_bytes, self.page_size)
         assert rest == 0
         group.nr_charged_bytes = 0
-        self.return_pages(cpu, row, pages)
+        self.return_pages_direct(row, pages)
 
     def cg_offline(self, row, cpu):
         self.page_stock.drain_subtree(row)
@@ -228,7 +228,7 @@ class ObjCgroup(NoAccounting):
         if not call.gfp & ev.GFP_ACCOUNT:
             return True, self.unbilled(call)
         row, unbilled = self.current_objcg(call)
-        if not self.rules.pages_by_objcg and unbilled in (0, -ev.CAUSE_NOT_SELECTED):
+        if not self.rules.pages_by_objcg and unbilled in (0, -ev.CAUSE_DYING):
             row = call.memcg if call.memcg > ROOT else 0  # the group itself, even when removed
         if row == 0:
             return True, unbilled

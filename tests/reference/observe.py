@@ -46,8 +46,8 @@ def _cache(cache) -> dict:
 def _memcgs(model) -> dict:
     true_slab, true_pages, billed_slab, objects = Counter(), Counter(), Counter(), Counter()
     for obj in model.objects.values():
-        objects[obj.owner] += 1
         if obj.slab:
+            objects[obj.owner] += 1
             slot = obj.slab.cache.spec.size
             true_slab[obj.owner] += slot
             payer = model.strategy.payer(obj)

@@ -1,0 +1,175 @@
+"""Time per event of the compiled engine beside the same model in C, on the same stream.
+
+    python benchmarks/throughput.py [--json] [--events N] [--live N ...] [--strategy NAME ...]
+
+Both take turns on slices of the stream, so that whatever else the machine does meets both alike;
+a figure is the median over the slices.  The fill of the live objects is not in the time, nor is the
+making of the stream.  No ratio is printed unless every table of both ends equal.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from stream import Stream, make_stream
+from yardstick import Yardstick, YardstickProblem, differences
+
+import kmbench
+from kmbench.core.state import FIELDS, State
+
+STRATEGIES = ("none", "costa-2012", "linux-6.18")
+LIVE = (20_000, 1_000_000)
+GROUPS = (10, 10_000)
+EVENTS = 20_000_000
+SLICE = 500_000
+LOOK_AHEAD_FROM = 200_000  # live objects: below, everything is in the caches anyway
+
+
+def in_turns(runs: list, stream: Stream) -> np.ndarray:
+    """Feed the stream to all, slice by slice, each first in turn: ns per event (run, slice)."""
+    for run in runs:
+        run.feed(stream.events[: stream.fill])
+    starts = range(stream.fill, len(stream.events), SLICE)
+    times = np.zeros((len(runs), len(starts)))
+    for column, start in enumerate(starts):
+        batch = stream.events[start : start + SLICE]
+        for turn in range(len(runs)):
+            row = (turn + column) % len(runs)
+            began = time.perf_counter()
+            runs[row].feed(batch)
+            times[row, column] = (time.perf_counter() - began) / len(batch) * 1e9
+    return times
+
+
+def check(simulation: kmbench.Simulation, yardstick: Yardstick, what: str) -> None:
+    """Refuse to go on if the two differ in anything, or if the stream was not served in full."""
+    if found := differences(simulation, yardstick):
+        raise YardstickProblem(f"{what}: kmbench and C differ:\n  " + "\n  ".join(found))
+    k = simulation.S.k[0]
+    if k["nr_failed"] or k["nr_skipped"]:
+        raise YardstickProblem(f"{what}: {k['nr_failed']} events failed, {k['nr_skipped']} skipped")
+
+
+def bytes_per_object(S: State, live: int) -> float:
+    """Bytes of the tables' rows in use for one live object: object, slab and page frame records."""
+    highest = {
+        "obj": np.count_nonzero(S.obj["req"]),
+        "slab": S.k["nr_slab_rows"][0],
+        "pfn": 0 if S.k["nr_slab_rows"][0] == 0 else int(S.slab["pfn"].max()) + 8,
+    }
+    others = sum(
+        len(getattr(S, name)) * dtype.itemsize
+        for name, dtype in FIELDS.items()
+        if name in ("cpu", "node", "cache", "memcg", "counter", "stock", "child")
+    )
+    rows = sum(int(nr) * FIELDS[name].itemsize for name, nr in highest.items())
+    return (rows + others) / live
+
+
+def measure(strategy: kmbench.Strategy, stream: Stream, live: int) -> list[dict]:
+    """The rows of one strategy and number of live objects: without look-ahead, then with it."""
+    looks = (False, True) if live >= LOOK_AHEAD_FROM else (False,)
+    ours = [kmbench.Simulation(stream.setup, strategy, look_ahead=look) for look in looks]
+    theirs = [Yardstick(stream.setup, strategy, look) for look in looks]
+    times = in_turns(ours + theirs, stream)
+    rows = []
+    for i, look in enumerate(looks):
+        check(ours[i], theirs[i], f"{strategy.name}, {live} live")
+        c = times[len(looks) + i]
+        rows.append(
+            {
+                "strategy": strategy.name,
+                "live": live,
+                "look_ahead": look,
+                "ns_per_event": float(np.median(times[i])),
+                "c_ns_per_event": float(np.median(c)),
+                "ratio": float(np.median(times[i] / c)),
+                "ratio_to_plain_c": float(np.median(times[i] / times[len(looks)])),
+                "bytes_per_object": bytes_per_object(ours[i].S, live),
+            }
+        )
+    return rows
+
+
+def measure_groups(strategy: kmbench.Strategy, live: int, nr_events: int) -> list[dict]:
+    """The rows of one strategy by number of groups, the smallest first."""
+    streams = [make_stream(live, nr_events, groups) for groups in GROUPS]
+    medians = []
+    for stream in streams:
+        simulation = kmbench.Simulation(stream.setup, strategy)
+        medians.append(float(np.median(in_turns([simulation], stream))))
+    return [
+        {
+            "strategy": strategy.name,
+            "live": live,
+            "groups": groups,
+            "ns_per_event": ns,
+            "ratio_to_fewest": ns / medians[0],
+        }
+        for groups, ns in zip(GROUPS, medians, strict=True)
+    ]
+
+
+def show(rows: list[dict]) -> None:
+    """Print rows of equal keys as an aligned table."""
+    if not rows:
+        return
+    cells = [list(rows[0])] + [[_text(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def main() -> int:
+    """Measure and print; 1 if the yardstick cannot be built or differs."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--events", type=int, default=EVENTS, help="events after the fill")
+    parser.add_argument("--live", type=_number, nargs="+", default=LIVE, help="e.g. 20k 1M 10M")
+    parser.add_argument("--strategy", nargs="+", default=STRATEGIES, choices=STRATEGIES)
+    parser.add_argument("--no-groups", action="store_true", help="leave out the table by groups")
+    arguments = parser.parse_args()
+    known = kmbench.load_plugins()
+    rows, by_groups = [], []
+    try:
+        for live in arguments.live:
+            stream = make_stream(live, arguments.events)
+            for name in arguments.strategy:
+                rows += measure(known.strategy(name), stream, live)
+                gc.collect()
+            del stream
+        if not arguments.no_groups:
+            for name in arguments.strategy:
+                by_groups += measure_groups(
+                    known.strategy(name), max(arguments.live), arguments.events // 4
+                )
+    except YardstickProblem as problem:
+        print(f"{Path(__file__).name}: {problem}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps({"throughput": rows, "groups": by_groups}, indent=1))
+    else:
+        show(rows)
+        if by_groups:
+            print()
+            show(by_groups)
+    return 0
+
+
+def _number(text: str) -> int:
+    scale = {"k": 10**3, "M": 10**6}.get(text[-1:], 1)
+    return int(text.rstrip("kM")) * scale
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the compiled core's state shows, in the terms of ``reference.observe.snapshot``."""
+
+from kmbench.core import events as ev
+from kmbench.core.state import UNLIMITED
+
+STATES = ("absent", "online", "offline", "released")
+
+
+def observe(simulation) -> dict:
+    """Canonical snapshot of a :class:`kmbench.Simulation`: no ids, lists head first."""
+    S, P, k = simulation.S, simulation.P, simulation.S.k[0]
+    names = [cache.name for cache in simulation.setup.caches]
+    caches = {}
+    for row in range(1, int(k["nr_caches"])):
+        if S.cache[row]["state"] != 2:
+            key = (names[S.cache[row]["root"] - 1], int(S.cache[row]["memcg"]))
+            caches[key] = _cache(S, k, row)
+    has_bytes = "stock" in P._fields
+    return {
+        "caches": caches,
+        "memcgs": {row: _memcg(S, row) for row in range(1, len(S.memcg))},
+        "page_stock": [
+            [
+                (int(s["memcg"]), int(s["nr"]))
+                for s in S.stock[cpu * k["stock_slots"] : (cpu + 1) * k["stock_slots"]]
+            ]
+            for cpu in range(k["nr_cpus"])
+        ],
+        "byte_stock": [(int(s["objcg"]), int(s["bytes"])) for s in P.stock] if has_bytes else [],
+        "buddy": [
+            [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
+            for node in range(k["nr_nodes"])
+        ],
+        "counters": {"skipped": int(k["nr_skipped"]), "failed_allocs": int(k["nr_failed"])},
+        "unaccounted": {
+            name: int(S.unbilled[i]["bytes"]) for i, name in enumerate(ev.CAUSE_NAMES) if i
+        },
+        "metadata_bytes": int(k["metadata"]),
+    }
+
+
+def _walk(S, slab):
+    while slab:
+        yield slab
+        slab = int(S.slab[slab]["next"])
+
+
+def _shape(S, slab):
+    return int(S.slab[slab]["objects"]), int(S.slab[slab]["inuse"])
+
+
+def _cache(S, k, row) -> dict:
+    c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
+    per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
+    on_nodes = [list(_walk(S, int(S.node[row * nodes + n]["head"]))) for n in range(nodes)]
+    for n, slabs in enumerate(on_nodes):
+        assert len(slabs) == S.node[row * nodes + n]["nr_partial"]
+    partial = [list(_walk(S, int(pc["partial"]))) for pc in per_cpu]
+    assert [len(p) for p in partial] == [pc["nr_partial"] for pc in per_cpu]
+    free = sum(int(S.slab[s]["objects"] - S.slab[s]["inuse"]) for p in on_nodes for s in p)
+    sheaf = int(c["sheaf"])
+    sheaves = [S.sheaf[sheaf * cpus + cpu] for cpu in range(cpus)]
+    return {
+        "num_slabs": int(c["nr_slabs"]),
+        "num_objs": int(c["num_objs"]),
+        "active_objs": int(c["num_objs"]) - free,
+        "live": sum(int(pc["live"]) for pc in per_cpu),
+        "node_partial": [[_shape(S, s) for s in slabs] for slabs in on_nodes],
+        "cpu_slab": [
+            (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None
+            for pc in per_cpu
+        ],
+        "cpu_partial": [[_shape(S, s) for s in slabs] for slabs in partial],
+        "sheaves": [(int(s["nr_main"]), int(s["nr_spare"])) if sheaf else (0, 0) for s in sheaves],
+        "barn_full": [int(S.barn[sheaf * nodes + n]["nr_full"]) if sheaf else 0 for n in range(nodes)],
+        "slabs_made": int(c["slabs_made"]),
+        "slabs_gone": int(c["slabs_gone"]),
+    }
+
+
+def _memcg(S, row) -> dict:
+    g = S.memcg[row]
+    memory, kmem = (
+        tuple(int(S.counter[row * 2 + which][name]) for name in ("usage", "watermark", "failcnt"))
+        for which in (ev.COUNTER_MEMORY, ev.COUNTER_KMEM)
+    )
+    return {
+        "state": STATES[g["state"]],
+        "memory": memory,
+        "kmem": kmem,
+        **{
+            name: int(g[name])
+            for name in ("true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects")
+        },
+    }
+
+
+def check(simulation) -> None:
+    """Assert that pages, objects and charges add up in the compiled core's state."""
+    S, k = simulation.S, simulation.S.k[0]
+    pages = int(k["nr_slab_pages"]) + int(k["nr_kernel_pages"]) + int(k["nr_free_pages"])
+    machine = simulation.setup.machine
+    assert pages == machine.memory_pages // machine.nodes * machine.nodes
+    free = sum(int(S.area[n * 11 + o]["nr"]) << o for n in range(machine.nodes) for o in range(11))
+    assert free == k["nr_free_pages"]
+    assert (S.counter["usage"] >= 0).all() and (S.counter["limit"] <= UNLIMITED).all()
+    assert (S.unbilled["bytes"] >= 0).all() and (S.memcg["billed_slab"] >= 0).all()

@@ -1,0 +1,97 @@
+"""The compiled core equals the plain-Python reference model, event by event."""
+
+import os
+
+import pytest
+import streams
+from hypothesis import HealthCheck, given, settings
+from observe_core import check, observe
+from reference import Reference
+
+import kmbench
+from kmbench.core.events import OP_NAMES
+from kmbench.core.jit import JIT
+
+SEEDS = int(os.environ.get("KMBENCH_TEST_SEEDS", "12" if JIT else "2"))
+EVENTS = 400 if JIT else 120
+
+
+def differences(ours, theirs, path=""):
+    """Paths at which two nested snapshots differ."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return [] if ours == theirs else [f"{path}: core {ours}, reference {theirs}"]
+    found = []
+    for key in [*ours, *(k for k in theirs if k not in ours)]:
+        at = f"{path}/{key}"
+        if key not in ours or key not in theirs:
+            found.append(f"{at}: only in the {'core' if key in ours else 'reference'}")
+        else:
+            found += differences(ours[key], theirs[key], at)
+    return found
+
+
+def comparable(core: dict, reference: dict, copies: bool) -> tuple[dict, dict]:
+    """Both snapshots cut to what both models have."""
+    reference = {key: reference[key] for key in core}
+    reference["counters"] = {key: reference["counters"].get(key, 0) for key in core["counters"]}
+    core["byte_stock"] = core["byte_stock"] or reference["byte_stock"]
+    if copies:  # the core counts the copies' own structures too, and forgets destroyed ones
+        reference["metadata_bytes"] = core["metadata_bytes"]
+        reference["caches"] = {
+            key: value
+            for key, value in reference["caches"].items()
+            if key in core["caches"] or key[1] == 0 or value["num_slabs"]
+        }
+    for snapshot in (core, reference):  # only the core charges the root's counters
+        snapshot["memcgs"][1] = snapshot["memcgs"][1] | {"memory": None, "kmem": None}
+    return core, reference
+
+
+def assert_equal_on(setup, events, name, parameters, seed, plugins):
+    if "caches" in parameters:
+        present = [cache.name for cache in setup.caches]
+        kept = [name for name in parameters["caches"] if name in present]
+        parameters = {**parameters, "caches": kept}
+    simulation = kmbench.Simulation(setup, plugins.strategy(name), parameters, seed)
+    reference = Reference(setup, name, parameters, seed)
+    for i in range(-1, len(events)):
+        if i >= 0:
+            simulation.feed(events[i : i + 1])
+            reference.step(events[i])
+        core, expected = comparable(
+            observe(simulation), reference.observe(), name.startswith("costa")
+        )
+        check(simulation)
+        found = differences(core, expected)
+        if found:
+            what = OP_NAMES[events[i]["op"]] if i >= 0 else "start"
+            pytest.fail(f"{name} {setup.era} after event {i} ({what}):\n" + "\n".join(found[:8]))
+
+
+@pytest.fixture(scope="module")
+def plugins():
+    return kmbench.load_plugins()
+
+
+@pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_seeded_streams(seed, name, parameters, plugins):
+    setup, events = streams.seeded_case(seed, EVENTS, initial=False)
+    assert_equal_on(setup, events, name, parameters, seed, plugins)
+
+
+@pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
+def test_waves_overflow_sheaves_and_barns(name, parameters, plugins):
+    setup, events = streams.wave_case(1, waves=4 if JIT else 1)
+    assert_equal_on(setup, events[: 4 * EVENTS], name, parameters, 1, plugins)
+
+
+@settings(
+    max_examples=60 if JIT else 5, deadline=None, derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(case=streams.cases(initial=False))
+def test_drawn_streams(case, plugins):
+    setup, events = case
+    for name, parameters in streams.STRATEGIES:
+        assert_equal_on(setup, events, name, parameters, 0, plugins)
