@@ -312,10 +312,10 @@ static void make_copy(struct sim *S, int memcg, int root)
 	if (row >= S->nr_caches_max)
 		return;
 	k->nr_caches++;
-	c->size = r->size;
+	c->slot = r->slot;
 	c->object_size = r->object_size;
 	c->objects = r->objects;
-	c->flags = r->flags;
+	c->slab_flags = r->slab_flags;
 	c->memcg = memcg;
 	c->root = root;
 	c->min_partial = r->min_partial;
@@ -525,7 +525,7 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cache, uint32_t gfp,
 				      int slab, int billed)
 {
-	if (!(S->cache[cache].flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
+	if (!(S->cache[cache].slab_flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
 		return billed;
 	if (memcg <= 1)
 		return billed;
@@ -536,13 +536,13 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (unlikely(S->memcg[memcg].state != ONLINE))
 		abort();
 	ask_vector(S, cpu, slab);
-	return charge_bytes(S, cpu, memcg, S->cache[cache].size + 8, gfp) ? memcg : NOMEM;
+	return charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp) ? memcg : NOMEM;
 }
 
 static inline bool strategy_slab_new(struct sim *S, int cpu, int cache, int order, int slab)
 {
 	(void)order;
-	if (S->cache[cache].flags & SLAB_ACCOUNT)
+	if (S->cache[cache].slab_flags & SLAB_ACCOUNT)
 		ask_vector(S, cpu, slab);
 	return true;
 }
@@ -552,7 +552,7 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 	(void)slab;
 	if (billed > 0) {
 		count(S, BYTE_STOCK_BACK);
-		refill_bytes(S, cpu, billed, S->cache[cache].size + 8, false);
+		refill_bytes(S, cpu, billed, S->cache[cache].slot + 8, false);
 	}
 }
 
@@ -603,7 +603,7 @@ static void discard(struct sim *S, int slab, int cpu)
 	c->slabs_gone++;
 	s->where = RCU_FREE;
 	s->next = 0;
-	if (c->flags & SLAB_TYPESAFE_BY_RCU) {
+	if (c->slab_flags & SLAB_TYPESAFE_BY_RCU) {
 		struct rcu *wait = &S->rcu[k->rcu_tail & S->rcu_mask];
 
 		wait->due = k->now + k->rcu_delay;
@@ -736,7 +736,7 @@ static int new_slab(struct sim *S, int cache, int cpu)
 	s = &S->slab[slab];
 	s->cache = cache;
 	s->pfn = pfn;
-	s->objects = order == c->order ? c->objects : (k->page_size << order) / c->size;
+	s->objects = order == c->order ? c->objects : (k->page_size << order) / c->slot;
 	s->inuse = 0;
 	s->order = order;
 	s->node = 0;
@@ -802,7 +802,7 @@ static inline void bill_object(struct sim *S, const struct cache *c, int billed,
 #if STRATEGY == COSTA_2012
 	if (billed == BY_CACHE) {
 		if (c->memcg) {
-			S->memcg[c->memcg].billed_slab += c->size * nr;
+			S->memcg[c->memcg].billed_slab += c->slot * nr;
 			return;
 		}
 		billed = -CAUSE_NOT_SELECTED;
@@ -810,9 +810,9 @@ static inline void bill_object(struct sim *S, const struct cache *c, int billed,
 #endif
 	if (billed > 0) {
 		S->memcg[billed].objcg_refs += nr;
-		S->memcg[holder(S, billed)].billed_slab += c->size * nr;
+		S->memcg[holder(S, billed)].billed_slab += c->slot * nr;
 	} else {
-		S->unbilled[-billed].bytes += c->size * nr;
+		S->unbilled[-billed].bytes += c->slot * nr;
 		S->unbilled[-billed].objects += nr;
 	}
 }
@@ -854,7 +854,7 @@ static inline int alloc_object(struct sim *S, int cpu, int memcg, int root, uint
 	o->owner = memcg;
 	o->billed = billed;
 	g = &S->memcg[memcg];
-	g->true_slab += c->size;
+	g->true_slab += c->slot;
 	g->objects++;
 	bill_object(S, c, billed, 1);
 	return failed ? FAIL_LIMIT : 0;
@@ -868,7 +868,7 @@ static inline void free_object(struct sim *S, int cpu, int obj)
 	struct cpu_cache *pc = cpu_cache(S, cache, cpu);
 	struct memcg *g = &S->memcg[o->owner];
 
-	g->true_slab -= c->size;
+	g->true_slab -= c->slot;
 	g->objects--;
 	bill_object(S, c, billed, -1);
 	strategy_obj_free(S, cpu, cache, billed, slab);

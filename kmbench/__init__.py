@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
-    from kmbench.run import run
+    from kmbench.runs import run
     from kmbench.scenario import Scenario, load_scenario
     from kmbench.simulate import Simulation
     from kmbench.store.dataset import open_results
@@ -37,7 +37,7 @@ _HOME = {
     "load_plugins": "kmbench.plugins",
     "load_scenario": "kmbench.scenario",
     "open_results": "kmbench.store.dataset",
-    "run": "kmbench.run",
+    "run": "kmbench.runs",
 }
 __all__ = [*_HOME, "hookimpl"]  # noqa: PLE0604
 

@@ -11,7 +11,7 @@ from kmbench.core.events import EVENT
 from kmbench.core.setup import Setup
 from kmbench.core.specialise import specialise
 from kmbench.core.state import State
-from kmbench.core.tables import Table
+from kmbench.core.tables import Table, records
 from kmbench.parameters import Parameter
 from kmbench.strategy import ABI
 
@@ -77,7 +77,7 @@ def generated(
     def batches(S: State) -> Iterator[np.ndarray]:
         W = build_tables(dict(tables), S)
         prepare(S, W)
-        batch = np.zeros(BATCH, EVENT)
+        batch = records(BATCH, EVENT)
         generator = specialise(generate, {"fill": fill})
         generator.compile_for(S, generator.hooks, W, batch)
         while nr := generator.call(S, generator.hooks, W, batch):

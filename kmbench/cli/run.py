@@ -79,7 +79,7 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
     Prints who was charged what against who used what, waste, failures and operation counts.
     """
     from kmbench.plugins import load_plugins
-    from kmbench.run import run
+    from kmbench.runs import run
     from kmbench.scenario import load_scenario
 
     chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})

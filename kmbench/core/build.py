@@ -97,7 +97,8 @@ def _caches(S: State, setup: Setup, in_slabs: bool) -> None:
     sheaf = 0
     for i, spec in enumerate(setup.caches, 1):
         c = S.cache[i : i + 1]
-        for name in ("size", "object_size", "objects", "flags", "min_partial", "order"):
+        c["slot"], c["slab_flags"] = spec.size, spec.flags
+        for name in ("object_size", "objects", "min_partial", "order"):
             c[name] = getattr(spec, name)
         c["min_order"], c["root"] = min(spec.min_order, spec.order), i
         c["cpu_partial"] = spec.cpu_partial_slabs if in_slabs else spec.cpu_partial

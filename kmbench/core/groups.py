@@ -32,10 +32,10 @@ def make_copy(S, memcg, root):
     k.nr_caches += 1
     r = S.cache[root]
     c = S.cache[row]
-    c.size = r.size
+    c.slot = r.slot
     c.object_size = r.object_size
     c.objects = r.objects
-    c.flags = r.flags
+    c.slab_flags = r.slab_flags
     c.memcg = memcg
     c.root = root
     c.min_partial = r.min_partial

@@ -71,7 +71,7 @@ def load_initial(S, H, slabs, objects, sheaves):
         o.slab = given.slab if given.slab > 0 else PERCPU
         o.owner = given.owner
         o.billed = given.billed
-        size = S.cache[S.slab[given.slab].cache].size if given.slab > 0 else 0
+        size = S.cache[S.slab[given.slab].cache].slot if given.slab > 0 else 0
         o.req = given.req
         if given.slab > 0 and given.req == 0:
             o.req = S.cache[S.slab[given.slab].cache].object_size

@@ -134,7 +134,7 @@ def give_object(S, cache, cpu, slab, to_sheaves):
 @inlined
 def bill_object(S, cache, billed, nr):
     """Count `nr` (1 or -1) slots for whom they are billed to, or for the reason why to nobody."""
-    size = S.cache[cache].size * nr
+    size = S.cache[cache].slot * nr
     if billed == BY_CACHE:
         billed = S.cache[cache].memcg
         if billed > 0:  # whoever owns the copy, removed or not
@@ -181,7 +181,7 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     o.owner = memcg
     o.billed = billed
     g = S.memcg[memcg]
-    g.true_slab += c.size
+    g.true_slab += c.slot
     g.objects += 1
     bill_object(S, cache, billed, 1)
     return FAIL_LIMIT if failed else 0
@@ -197,7 +197,7 @@ def free_object(S, H, P, cpu, obj, to_sheaves):
     H.obj_free(S, P, cpu, cache, billed, slab)
     cache = S.slab[slab].cache  # the hook may have moved the slab to another cache
     g = S.memcg[o.owner]
-    g.true_slab -= S.cache[cache].size
+    g.true_slab -= S.cache[cache].slot
     g.objects -= 1
     bill_object(S, cache, billed, -1)
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]

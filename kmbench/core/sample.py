@@ -105,7 +105,7 @@ def _cache(S, caches, t, cache):
     caches[3, row] = c.root if c.memcg else 0
     caches[4, row] = c.memcg
     caches[5, row] = c.object_size
-    caches[6, row] = c.size
+    caches[6, row] = c.slot
     caches[7, row] = c.objects
     caches[8, row] = 1 << c.order
     caches[9, row] = c.num_objs - free_on_nodes
@@ -115,7 +115,7 @@ def _cache(S, caches, t, cache):
     caches[13, row] = node_partial
     caches[14, row] = cpu_partial
     caches[15, row] = cpu_slabs
-    caches[16, row] = idle_pages * k.page_size + sheaved * c.size
+    caches[16, row] = idle_pages * k.page_size + sheaved * c.slot
     caches[17, row] = requested
     k.nr_cache_rows += 1
 

@@ -89,7 +89,7 @@ def discard(S, slab, cpu):
     c.slabs_gone += 1
     s.where = RCU_FREE
     s.next = 0
-    if c.flags & SLAB_TYPESAFE_BY_RCU:
+    if c.slab_flags & SLAB_TYPESAFE_BY_RCU:
         wait = S.rcu[k.rcu_tail & (len(S.rcu) - 1)]
         wait.due = k.now + k.rcu_delay
         wait.slab = slab
@@ -251,7 +251,7 @@ def new_slab(S, H, P, cache, cpu, memcg, gfp):
     s = S.slab[slab]
     s.cache = cache
     s.pfn = pfn
-    s.objects = c.objects if order == c.order else (k.page_size << order) // c.size
+    s.objects = c.objects if order == c.order else (k.page_size << order) // c.slot
     s.inuse = 0
     s.order = order
     s.node = node_of(k, pfn, len(S.pfn))

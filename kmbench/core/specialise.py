@@ -22,10 +22,9 @@ from numba.core.typing.templates import AttributeTemplate
 from numba.extending import NativeValue, infer_getattr, lower_getattr_generic, typeof_impl, unbox
 
 from kmbench.core.fingerprint import fingerprint, plain
+from kmbench.core.hooks import RETURNS, STRATEGY_HOOKS
 from kmbench.core.jit import JIT, entry, inlined
 from kmbench.errors import PluginProblem
-
-# The state is untyped int64 fields: a changed meaning of a field is a change of some function.
 
 
 class HooksType(types.Type):
@@ -122,6 +121,7 @@ class Engine(NamedTuple):
     hooks: Hooks
     fingerprint: str
     dispatcher: object
+    checked: Path  # exists once the hooks were checked and compiled
 
     def compile_for(self, *args) -> tuple[float, bool]:
         """Compile or load from the cache for these arguments: seconds taken, and whether cached.
@@ -132,21 +132,64 @@ class Engine(NamedTuple):
             return 0.0, True
         began = time.perf_counter()
         signature = tuple(self.dispatcher.typeof_pyval(a) for a in args)
+        if not self.checked.exists():
+            check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
         try:
             self.dispatcher.compile(signature)
         except NumbaError as error:
-            raise PluginProblem(first_line(error)) from error
+            raise PluginProblem(reason_of(error)) from error
         hit = sum(self.dispatcher.stats.cache_hits.values()) > 0
         return time.perf_counter() - began, hit
 
 
-def first_line(error: NumbaError) -> str:
-    """What numba objects to, in one line, with the place in the source it points at."""
+def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
+    """Compile each hook of the strategy protocol alone and check what it returns.
+
+    Here an error names the plugin's file and line; inside the engine it would name the host's, and
+    a wrong return type can pass unnoticed.  Raises PluginProblem.
+    """
+    for name, default in STRATEGY_HOOKS.items():
+        hook = getattr(hooks, name, None)
+        if hook is None or plain(hook) is default:
+            continue
+        code = plain(hook).__code__
+        where = f"{name}: {code.co_filename}:{code.co_firstlineno}"
+        whole = (types.int64,) * (code.co_argcount - 2)
+        try:
+            hook.compile((state, tables, *whole))
+        except KeyError as error:  # numba's answer to a field that a record does not have
+            raise PluginProblem(f"{where}: no field {error} in that record") from error
+        except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
+            raise PluginProblem(f"{where}: {reason_of(error)}") from error
+        (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
+        wanted = RETURNS[name]
+        if isinstance(result, types.Optional) and wanted != "none":
+            raise PluginProblem(f"{where}: returns nothing on some paths; expected {_WORDS[wanted]}")
+        fits = {
+            "none": True,
+            "truth": isinstance(result, (types.Boolean, types.Integer)),
+            "row": isinstance(result, types.Integer),
+        }
+        if not fits[wanted]:
+            got = "nothing" if result == types.none else f"a value of type {result}"
+            raise PluginProblem(f"{where}: returns {got}; expected {_WORDS[wanted]}")
+
+
+_WORDS = {"truth": "true or false", "row": "a whole number"}
+
+
+def reason_of(error: Exception) -> str:
+    """What numba objects to, in one line, with the place in the source that it points at."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [x for x in lines if not x.startswith(("Failed in", "During:", "File", "<source"))]
-    place = [x.removeprefix("File ").rstrip(":") for x in lines if x.startswith("File ")]
+    noise = ("Failed in", "During:", "File ", "<source", "No implementation", "There are",
+             "- Of which", "Overload", "This is not usually", "- Resolution", "[1]", "[2]")  # fmt: skip
+    reasons = [line for line in lines if not line.startswith(noise)]
+    place = [line.removeprefix("File ").rstrip(":") for line in lines if line.startswith("File ")]
     reason = reasons[0] if reasons else "cannot be compiled"
-    return f"{place[-1]}: {reason}" if place else reason
+    if not place:
+        return reason
+    file, _, line = place[-1].strip('"').partition('", line ')
+    return f"{file}:{line}: {reason}" if line else f"{file}: {reason}"
 
 
 def as_helper(func: Callable) -> Callable:
@@ -160,9 +203,10 @@ def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
     key = fingerprint([loop, *helpers.values()], tuple(helpers))
     made = Hooks(key, helpers)
     call = entry(loop)
+    folder = cache_folder() / key
     if JIT:
-        _attach_cache(call, cache_folder() / key, key)
-    return Engine(call, made, key, call)
+        _attach_cache(call, folder, key)
+    return Engine(call, made, key, call, folder)
 
 
 __all__ = ["Engine", "Hooks", "cache_folder", "plain", "specialise"]

@@ -1,8 +1,9 @@
 """Every record of the simulated kernel's state, field by field.
 
 Row 0 of a table is "none", so all-zero memory is a valid empty state and large tables cost only the
-pages that are touched.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page frame
-number fits too (8 TiB of 4 KiB pages).  Sizes in bytes are int64.
+pages that are touched.  No field is named like an attribute of numpy's records, which plain Python would meet
+instead.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page frame number fits too
+(8 TiB of 4 KiB pages).  Sizes in bytes are int64.
 """
 
 import numpy as np
@@ -121,10 +122,10 @@ NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), ("_
 
 CACHE = np.dtype(
     [
-        ("size", "i4"),  # slot, bytes
+        ("slot", "i4"),  # bytes from one object to the next (its `size`)
         ("object_size", "i4"),
         ("objects", "i4"),  # objs_per_slab at the full order
-        ("flags", "i4"),
+        ("slab_flags", "i4"),
         ("memcg", "i4"),  # owner of this copy; 0 = the root cache
         ("root", "i4"),  # cache that this one is a copy of, else itself
         ("min_partial", "i4"),

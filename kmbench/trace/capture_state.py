@@ -127,9 +127,19 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
     path = folder / "manifest.json"
     dump = read_arrays(
         folder / "slabdump.parquet",
-        dict(dump="i", cache="i", pfn="i", inuse="i", objects="i", where="i", cpu="i"),
+        {
+            "dump": "i",
+            "cache": "i",
+            "pfn": "i",
+            "inuse": "i",
+            "objects": "i",
+            "where": "i",
+            "cpu": "i",
+        },
     )
-    seen = read_arrays(folder / "slabs.parquet", dict(slab="i", cache="i", pfn="i", t_alloc="i"))
+    seen = read_arrays(
+        folder / "slabs.parquet", {"slab": "i", "cache": "i", "pfn": "i", "t_alloc": "i"}
+    )
     if len(seen["slab"]) and not np.array_equal(seen["slab"], np.arange(len(seen["slab"]))):
         raise UsageProblem(f"{folder / 'slabs.parquet'}: column slab is not 0, 1, 2, ...")
     first = dump["dump"] == 0

@@ -9,10 +9,17 @@ import polars as pl
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
-from kmbench.trace.handles import OWN_VECTOR
 from kmbench.trace.interrupts import before_interrupts
 from kmbench.trace.lost_epoll import lost_epoll_frees
 from kmbench.trace.lost_mm import lost_mm_frees
+from kmbench.trace.passes import (
+    BY_EXEC,
+    COLUMNS,
+    OWN_VECTOR,
+    convert_slab_events,
+    ends_of_tasks,
+    merge,
+)
 from kmbench.trace.tables import read_arrays
 
 # `arg` of SAMPLE: what the recorder read then
@@ -23,8 +30,6 @@ EXEC_SITE = "mm_alloc"
 # charged to the parent: mem_cgroup_css_alloc() runs under set_active_memcg(parent)
 PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
 STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
-_TASK_CONTEXT = 0x0F  # none of: hardirq, softirq, nmi, kernel thread
-_ACCOUNTED, _CHARGED = 1, 2  # flags of events.parquet
 _CTX_SHIFT = 24
 
 
@@ -40,8 +45,7 @@ class RawStream(NamedTuple):
 
 def read_slab_events(folder: Path) -> dict[str, np.ndarray]:
     """Columns of events.parquet."""
-    names = ("t", "op", "cpu", "pid", "memcg", "ctx", "cache", "obj", "req", "gfp", "site", "flags")
-    return read_arrays(folder / "events.parquet", dict.fromkeys(names, "i"))
+    return read_arrays(folder / "events.parquet", dict.fromkeys(COLUMNS, "i"))
 
 
 def _blank(n: int) -> np.ndarray:
@@ -52,13 +56,13 @@ def _context(ctx: np.ndarray) -> np.ndarray:
     return ctx.astype(np.uint32) << np.uint32(_CTX_SHIFT)
 
 
-def _common(columns: dict[str, np.ndarray], keep: np.ndarray) -> np.ndarray:
-    out = _blank(int(np.count_nonzero(keep)) if keep.dtype == bool else len(keep))
-    out["t"] = columns["t"][keep]
-    out["task"] = columns["pid"][keep]
-    out["memcg"] = columns["memcg"][keep] + 1
-    out["cpu"] = columns["cpu"][keep]
-    out["gfp"] = _context(columns["ctx"][keep])
+def _common(columns: dict[str, np.ndarray]) -> np.ndarray:
+    out = _blank(len(columns["t"]))
+    out["t"] = columns["t"]
+    out["task"] = columns["pid"]
+    out["memcg"] = columns["memcg"] + 1
+    out["cpu"] = columns["cpu"]
+    out["gfp"] = _context(columns["ctx"])
     return out
 
 
@@ -71,33 +75,15 @@ def from_site(columns: dict[str, np.ndarray], sites: list[str], prefix: str) -> 
 
 def slab_events(
     columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """EVENT rows (obj = the capture's handle) and roles of the slab operations.
-
-    The third array tells which rows come from exec making an address space (fs/exec.c).
-
-    Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
-    8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
-    """
-    keep = (columns["cache"] >= 0) & (columns["cache"] < nr_caches)
-    out = _common(columns, keep)
-    op = columns["op"][keep]
-    out["t"], _ = before_interrupts(out["t"], (op & 1) == 0, out["cpu"], columns["ctx"][keep])
-    out["obj"] = columns["obj"][keep]
-    out["cache"] = columns["cache"][keep] + 1
-    out["op"] = op & 1
-    out["arg"] = np.where(op == 2, columns["req"][keep], 0)
-    gfp = columns["gfp"][keep].astype(np.uint32) & np.uint32((1 << _CTX_SHIFT) - 1)
-    out["gfp"] |= np.where(op & 1, np.uint32(0), gfp)
-    # accounted, but billed to nobody although a task of a group asked: the task had left its
-    # group (the SIGCHLD of do_exit) or acted for the root (set_active_memcg)
-    flags = columns["flags"][keep]
-    billed_elsewhere = (flags & (_ACCOUNTED | _CHARGED)) == _ACCOUNTED
-    in_task = (columns["ctx"][keep] & _TASK_CONTEXT) == 0
-    out["memcg"][billed_elsewhere & in_task & ((op & 1) == 0)] = 1
-    role = np.zeros(len(out), np.uint8)
-    role[from_site(columns, sites, VECTOR_SITE)[keep] & (op == 2)] = OWN_VECTOR
-    return out, role, from_site(columns, sites, EXEC_SITE)[keep]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, roles, accounted caches and first frees: see passes.convert_slab_events."""
+    site_role = np.zeros(len(sites), np.uint8)
+    for prefix, role in ((VECTOR_SITE, OWN_VECTOR), (EXEC_SITE, BY_EXEC)):
+        site_role[[at for at, site in enumerate(sites) if site.startswith(prefix)]] = role
+    rows, role, accounted, first = convert_slab_events(columns, site_role, nr_caches)
+    context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
+    rows["t"], _ = before_interrupts(rows["t"], rows["op"] == ev.ALLOC, rows["cpu"], context)
+    return rows, role, accounted, first
 
 
 def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -108,7 +94,7 @@ def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
     """
     names = ("t", "op", "page", "order", "cpu", "pid", "memcg", "ctx")
     columns = read_arrays(folder / "pages.parquet", dict.fromkeys(names, "i"))
-    out = _common(columns, np.ones(len(columns["t"]), bool))
+    out = _common(columns)
     out["obj"] = columns["page"] + base
     out["op"] = np.where(columns["op"] == 0, ev.PAGE_ALLOC, ev.PAGE_FREE)
     out["arg"] = columns["order"]
@@ -128,39 +114,26 @@ def stack_events(
 
     slab, pages: EVENT arrays; task_cache: row of the cache task_struct.  Keys are base + task id.
     """
-    unchecked = {"check_sortedness": False}  # sorted here; polars cannot see that with `by`
-    forks = aux.filter(pl.col("ev") == "sched_process_fork").select(
-        "t", "cpu", "pid", "memcg", "ctx", child=pl.col("a1").cast(pl.Int32)
+    forks = aux.filter(pl.col("ev") == "sched_process_fork").sort("t")
+    exits = aux.filter(pl.col("ev") == "sched_process_exit").sort("t")
+    made = slab[(slab["cache"] == task_cache) & (slab["op"] == ev.ALLOC)]
+    made = pl.DataFrame({"t": made["t"], "pid": made["task"], "start": made["t"]}).sort("t")
+    # sorted by now; polars cannot see that with `by`
+    begins = forks.join_asof(made, on="t", by="pid", strategy="backward", check_sortedness=False)
+    begins = begins.with_columns(pl.coalesce("start", "t"))
+    children = forks["a1"].cast(pl.Int32).to_numpy(), exits["a0"].cast(pl.Int32).to_numpy()
+    stop = ends_of_tasks(
+        [slab, pages], (exits["t"].to_numpy(), children[1]), (forks["t"].to_numpy(), children[0])
     )
-    exits = aux.filter(pl.col("ev") == "sched_process_exit").select(
-        "t", "cpu", "memcg", child=pl.col("a0").cast(pl.Int32)
-    )
-    is_task = (slab["cache"] == task_cache) & (slab["op"] == ev.ALLOC)
-    made = pl.DataFrame({"t": slab["t"][is_task], "pid": slab["task"][is_task]})
-    made = made.with_columns(t_made=pl.col("t")).sort("t")
-    begins = forks.sort("t").join_asof(made, on="t", by="pid", strategy="backward", **unchecked)
-    begins = begins.with_columns(start=pl.coalesce("t_made", "t"))
-    seen = np.concatenate([slab, pages])[["t", "task", "gfp"]]
-    seen = seen[(seen["gfp"] & np.uint32(ev.CTX_INTERRUPT)) == 0]
-    last = pl.DataFrame({"t": seen["t"], "child": seen["task"]})
-    last = last.with_columns(t_last=pl.col("t")).sort("t")
-    # a thread id may come back: only events before its next fork count
-    reborn = forks.select("child", "t", t_next=pl.col("t")).sort("t")
-    ends = exits.sort("t").join_asof(reborn, on="t", by="child", strategy="forward", **unchecked)
-    ends = ends.rename({"t": "t_exit"}).with_columns(
-        t=pl.col("t_next").fill_null(np.iinfo(np.int64).max)
-    )
-    ends = ends.sort("t").join_asof(last, on="t", by="child", strategy="backward", **unchecked)
-    ends = ends.with_columns(stop=pl.max_horizontal("t_exit", pl.col("t_last").fill_null(0) + 1))
-    begin, end = _blank(len(begins)), _blank(len(ends))
-    for out, frame, time, op, task in (
-        (begin, begins, "start", ev.PAGE_ALLOC, "pid"), (end, ends, "stop", ev.PAGE_FREE, "child"),
+    begin, end = _blank(len(begins)), _blank(len(exits))
+    begin["t"], end["t"] = begins["start"].to_numpy(), stop
+    begin["task"], end["task"] = begins["pid"].to_numpy(), children[1]
+    for out, frame, op, child in (
+        (begin, begins, ev.PAGE_ALLOC, children[0]), (end, exits, ev.PAGE_FREE, children[1]),
     ):  # fmt: skip
-        out["t"] = frame[time].to_numpy()
-        out["task"] = frame[task].to_numpy()
         out["memcg"] = frame["memcg"].to_numpy() + 1
         out["cpu"] = frame["cpu"].to_numpy()
-        out["obj"] = frame["child"].to_numpy() + base
+        out["obj"] = child + base
         out["op"] = op
         out["cache"] = ev.PAGES_STACK
         out["arg"] = STACK_ORDER
@@ -175,7 +148,7 @@ def percpu_events(aux: pl.DataFrame, base: int) -> tuple[np.ndarray, int]:
     rows = aux.filter(pl.col("ev").is_in(["percpu_alloc_percpu", "percpu_free_percpu"]))
     is_alloc = (rows["ev"] == "percpu_alloc_percpu").to_numpy()
     columns = {name: rows[name].to_numpy() for name in ("t", "cpu", "pid", "memcg", "ctx")}
-    out = _common(columns, np.ones(len(rows), bool))
+    out = _common(columns)
     out["obj"] = rows["a0"].to_numpy() + base
     out["op"] = np.where(is_alloc, ev.PERCPU_ALLOC, ev.PERCPU_FREE)
     out["arg"] = rows["a1"].to_numpy()
@@ -193,7 +166,10 @@ def group_events(aux: pl.DataFrame, rows: dict[str, int], parents: list[int]) ->
         "cgroup_release": ev.CG_RELEASE,
         "cgroup_attach_task": ev.ATTACH,
     }
-    kept = aux.filter(pl.col("ev").is_in(list(ops)) & pl.col("s").is_in(list(rows)))
+    # paths come back: a release is meant only if that very group was removed in the recording
+    removed = aux.filter(pl.col("ev") == "cgroup_rmdir")["a0"]
+    meant = (pl.col("ev") != "cgroup_release") | pl.col("a0").is_in(removed.implode())
+    kept = aux.filter(pl.col("ev").is_in(list(ops)) & pl.col("s").is_in(list(rows)) & meant)
     out = _blank(len(kept))
     out["t"] = kept["t"].to_numpy()
     out["cpu"] = kept["cpu"].to_numpy()
@@ -248,8 +224,8 @@ def sample_events(folder: Path, dump_times: list[int]) -> np.ndarray:
 
     dump_times: ns; when the recorder walked the slab lists (those before the trace are ignored).
     """
-    snaps = read_arrays(folder / "snapshots.parquet", dict(t="i", t_sysfs="i"))
-    memcgs = read_arrays(folder / "memcgs.parquet", dict(t0="i", t1="i", memcg="i"))
+    snaps = read_arrays(folder / "snapshots.parquet", {"t": "i", "t_sysfs": "i"})
+    memcgs = read_arrays(folder / "memcgs.parquet", {"t0": "i", "t1": "i", "memcg": "i"})
     parts = []
     sysfs = np.unique(snaps["t_sysfs"][snaps["t_sysfs"] >= 0])
     dumps = np.array([t for t in dump_times if t >= 0], np.int64)
@@ -272,19 +248,13 @@ def reading_times(t0: np.ndarray, t1: np.ndarray) -> np.ndarray:
     return (t0 + t1) // 2
 
 
-def merge(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One array in time order (ties: order of `parts`), and the permutation used."""
-    joined = np.concatenate(parts)
-    order = np.argsort(joined["t"], kind="stable")
-    return joined[order], order
-
-
 def read_aux(folder: Path) -> pl.DataFrame:
-    """aux.parquet with plain text columns."""
+    """aux.parquet with plain text columns and 32-bit task ids."""
     names = ("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3")
     kinds = dict.fromkeys(names, "i") | {"ev": "s", "s": "s"}
-    return pl.DataFrame(read_arrays(folder / "aux.parquet", kinds), strict=False).with_columns(
-        pl.col("ev").cast(pl.String), pl.col("s").cast(pl.String)
+    frame = pl.DataFrame(read_arrays(folder / "aux.parquet", kinds), strict=False)
+    return frame.with_columns(
+        pl.col("ev", "s").cast(pl.String), pl.col("pid").cast(pl.Int32), pl.col("t").cast(pl.Int64)
     )
 
 
@@ -303,28 +273,18 @@ def read_stream(
     if np.any(np.diff(columns["t"]) < 0):
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
     rows = {name: row for row, name in enumerate(cache_names, 1)}
-    slab, role, by_exec = slab_events(columns, sites, len(cache_names))
+    slab, role, accounted, first = slab_events(columns, sites, len(cache_names))
     base = int(columns["obj"].max(initial=0)) + 1
     pages, dated_late, base = page_events(folder, base)
     stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
     percpu, base = percpu_events(aux, base)
     lost = lost_mm_frees(
-        slab, by_exec, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
+        slab, role == BY_EXEC, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
     )  # fmt: skip
     queued = lost_epoll_frees(slab, rows.get("eventpoll_epi", -1), rows.get("ep_head", -1))
     others = [
         lost, queued, percpu, stacks, pages, group_events(aux, groups, parents),
         shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),
     ]  # fmt: skip
-    raw, order = merge([slab, *others])
-    roles = np.concatenate([role, np.zeros(len(raw) - len(role), np.uint8)])[order]
-    allocs = (columns["op"] & 1) == 0
-    unasked = allocs & ((columns["flags"] & 1) != 0) & ((columns["gfp"] & ev.GFP_ACCOUNT) == 0)
-    accounted = np.zeros(len(cache_names), bool)
-    known = (columns["cache"] >= 0) & (columns["cache"] < len(cache_names))
-    accounted[np.unique(columns["cache"][unasked & known])] = True
-    first = ((columns["flags"] & 4) != 0) & known
-    # what is freed before anything is allocated is the file by which tracing was switched on: it
-    # was opened after dump 0, which therefore does not count it
-    first[: int(np.argmax(allocs))] = False
-    return RawStream(raw, roles, base, accounted, columns["obj"][first])
+    raw, roles = merge(slab, role, others)
+    return RawStream(raw, roles, base, accounted, first)

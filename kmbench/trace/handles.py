@@ -5,11 +5,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from kmbench.core.events import ALLOC, EVENT, FREE, PAGE_ALLOC, PERCPU_ALLOC
-
-# what a raw event is, beside its op
-PLAIN = 0
-OWN_VECTOR = 1  # allocation of an obj_cgroup vector: the strategies make their own
+from kmbench.core.events import ALLOC, EVENT, FREE, PAGE_ALLOC, PERCPU_ALLOC, PERCPU_FREE
+from kmbench.trace.passes import OWN_VECTOR
 
 
 class Repairs(NamedTuple):
@@ -30,13 +27,13 @@ def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
     frees = allocs = vectors = unknown = 0
     for i in range(len(raw)):
         op = raw[i].op
-        if op > 5:
+        if op > PERCPU_FREE:
             out[nr] = raw[i]
             nr += 1
             continue
         key = raw[i].obj
         handle = live[key]
-        if op == ALLOC or op == PAGE_ALLOC or op == PERCPU_ALLOC:
+        if op in (ALLOC, PAGE_ALLOC, PERCPU_ALLOC):
             if handle > 0:
                 out[nr] = raw[i]
                 out[nr].op = op + 1
@@ -95,7 +92,7 @@ def assign_handles(
     """Replace the keys in ``obj`` by dense handles, the one freed last used again first.
 
     raw: EVENT array in time order, ``obj`` a key below `keys` for the ops that name an object.
-    role: u1 per event, PLAIN or OWN_VECTOR.
+    role: u1 per event, see passes.py; only OWN_VECTOR matters.
     initial_keys: keys live at the start; they get the handles 1, 2, ... in that order.
 
     An allocation of a live key means that the free between was not traced: a FREE is put in right
@@ -109,4 +106,4 @@ def assign_handles(
     live[initial_keys] = np.arange(1, len(initial_keys) + 1, dtype=np.int32)
     out = np.empty(2 * len(raw), EVENT)
     nr, nr_objects, *repairs = _assign(raw, role, live, len(initial_keys) + 1, out)
-    return out[:nr].copy(), int(nr_objects), Repairs(*(int(count) for count in repairs))
+    return out[:nr], int(nr_objects), Repairs(*(int(count) for count in repairs))

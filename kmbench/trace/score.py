@@ -108,8 +108,8 @@ def _items(readings: pl.DataFrame) -> pl.DataFrame:
         .group_by("kind", "item", maintain_order=True)
         .agg(
             readings=pl.len(),
-            exact=(error == 0).mean(),
-            within=(error <= slack).mean(),
+            exact=(error == 0).fill_null(False).mean(),
+            within=(error <= slack).fill_null(False).mean(),
             mean_error=error.mean(),
             p50=error.quantile(0.5, "higher"),
             p95=error.quantile(0.95, "higher"),

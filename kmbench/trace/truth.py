@@ -19,7 +19,7 @@ from kmbench.trace.tables import open_parquet, read_arrays, read_json, read_tabl
 SLABS, KMEM = "slabs", "kmem"
 ACTIVE, PARTIAL = "active_objs", "partial_slabs"
 _KEY = b"kmbench.truth"
-_COLUMNS = dict(kind="s", item="s", t="i", real="i")
+_COLUMNS = {"kind": "s", "item": "s", "t": "i", "real": "i"}
 
 
 class Truth(NamedTuple):
@@ -32,9 +32,9 @@ class Truth(NamedTuple):
 
 
 def _readings(kind: str, items: list[str], t, real, scoreable: set[str]) -> pl.DataFrame:
-    frame = pl.DataFrame({"item": items, "t": t, "real": real}).with_columns(
-        kind=pl.lit(kind), scored=pl.col("item").is_in(list(scoreable))
-    )
+    frame = pl.DataFrame(
+        {"item": pl.Series(list(items), dtype=pl.String), "t": t, "real": real}
+    ).with_columns(kind=pl.lit(kind), scored=pl.col("item").is_in(list(scoreable)))
     return frame.select("kind", "item", pl.col("t").cast(pl.Int64), pl.col("real").cast(pl.Int64),
                         "scored")  # fmt: skip
 
@@ -85,10 +85,11 @@ def read_capture_truth(folder: str | Path) -> Truth:
         ),
     ]  # fmt: skip
     dump_t = field(path, manifest, "dump_t", list)
-    aux = read_table(folder / "aux.parquet", dict(t="i", ev="s", s="s"))
+    aux = read_table(folder / "aux.parquet", {"a0": "i", "ev": "s", "s": "s"})
     events = pl.DataFrame(aux).with_columns(pl.col("ev", "s").cast(pl.String))
-    removed = events.filter((pl.col("ev") == "cgroup_rmdir") & pl.col("s").is_in(list(groups)))["s"]
-    released = events.filter(pl.col("ev") == "cgroup_release")["s"]
+    ours = pl.col("s").is_in(list(groups))
+    removed = events.filter((pl.col("ev") == "cgroup_rmdir") & ours)["a0"]
+    released = events.filter(pl.col("ev") == "cgroup_release")["a0"]
     totals = {
         "t_end": int(dump_t[1]),
         "zombies_end": len(set(removed) - set(released)),

@@ -70,7 +70,7 @@ def payer(S, memcg, gfp, billed):
 @inlined
 def accounted(S, cache, gfp):
     """Whether an object is billed at all: a SLAB_ACCOUNT cache or __GFP_ACCOUNT."""
-    return (S.cache[cache].flags & SLAB_ACCOUNT) != 0 or (gfp & GFP_ACCOUNT) != 0
+    return (S.cache[cache].slab_flags & SLAB_ACCOUNT) != 0 or (gfp & GFP_ACCOUNT) != 0
 
 
 def pre_alloc(S, P, cpu, memcg, cache, gfp, billed):
@@ -79,7 +79,7 @@ def pre_alloc(S, P, cpu, memcg, cache, gfp, billed):
         return billed
     pays = payer(S, memcg, gfp, billed)
     if pays > 0 and not charge_bytes(
-        S, P, cpu, pays, S.cache[cache].size + VECTOR_BYTES, gfp
+        S, P, cpu, pays, S.cache[cache].slot + VECTOR_BYTES, gfp
     ):
         return -CAUSE_CHARGE if P.par[0].as_posted else NOMEM
     return pays
@@ -100,7 +100,7 @@ def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
     pays = payer(S, memcg, gfp, billed)
     if pays > 0:
         ask_vector(S, cpu, slab)
-        if not charge_bytes(S, P, cpu, pays, S.cache[cache].size + VECTOR_BYTES, gfp):
+        if not charge_bytes(S, P, cpu, pays, S.cache[cache].slot + VECTOR_BYTES, gfp):
             return NOMEM
         S.memcg[pays].objcg_refs += 1
     return pays
@@ -108,7 +108,7 @@ def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
 
 def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
     """6.x: a SLAB_ACCOUNT cache's slab gets its vector at once (account_slab)."""
-    if slab > 0 and S.cache[cache].flags & SLAB_ACCOUNT:
+    if slab > 0 and S.cache[cache].slab_flags & SLAB_ACCOUNT:
         ask_vector(S, cpu, slab)
     return True
 
@@ -118,7 +118,7 @@ def obj_free(S, P, cpu, cache, billed, slab):
     if billed > 0:
         if slab > 0:
             S.memcg[billed].objcg_refs -= 1
-        uncharge_bytes(S, P, cpu, billed, S.cache[cache].size + VECTOR_BYTES)
+        uncharge_bytes(S, P, cpu, billed, S.cache[cache].slot + VECTOR_BYTES)
 
 
 def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):

@@ -53,6 +53,11 @@ class Vector:
         return f"kmalloc-{self.bucket // 1024}k" if kib else f"kmalloc-{self.bucket}"
 
 
+def _freed_by(obj) -> int:
+    """The op that frees a live handle."""
+    return ev.FREE if obj.slab else ev.PAGE_FREE if obj.block else ev.PERCPU_FREE
+
+
 class Reference:
     """The simulated kernel.
 
@@ -166,8 +171,7 @@ class Reference:
 
     def _free(self, op, handle) -> None:
         obj = self.objects.get(handle)
-        is_slab_object = obj is not None and obj.slab is not None
-        if obj is None or is_slab_object != (op == ev.FREE):
+        if obj is None or op != _freed_by(obj):
             self.counters["skipped"] += 1
             return
         del self.objects[handle]

@@ -1,0 +1,7 @@
+"""``python -m kmbench``."""
+
+import sys
+
+from kmbench.cli.app import main
+
+sys.exit(main())

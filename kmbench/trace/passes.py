@@ -1,0 +1,167 @@
+"""The compiled passes over a capture's events: conversion, end of tasks, merging."""
+
+import numba
+import numpy as np
+
+from kmbench.core import events as ev
+from kmbench.core.events import EVENT
+
+PLAIN = 0
+OWN_VECTOR = 1  # allocation of an obj_cgroup vector: the strategies make their own
+BY_EXEC = 2  # allocation of an address space by exec for the task itself
+_ACCOUNTED, _CHARGED, _FIRST_FREE = 1, 2, 4  # flags of events.parquet
+_TASK_CONTEXT = 0x0F  # ctx: none of hardirq, softirq, nmi, kernel thread
+_GFP_MASK = (1 << 24) - 1
+_ACCOUNT, _INTERRUPT = ev.GFP_ACCOUNT, ev.CTX_INTERRUPT
+_ALLOC, _FREE, _KMALLOC = ev.ALLOC, ev.FREE, 2
+# dtype of every column that the conversion takes, in its order
+COLUMNS = {
+    "t": "i8", "op": "u1", "cpu": "u1", "pid": "i4", "memcg": "i4", "ctx": "u1", "cache": "i4",
+    "obj": "i4", "req": "i4", "gfp": "u4", "site": "i4", "flags": "u1",
+}  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _convert(
+    t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, nr_caches,
+    out, role, accounted, first_frees,
+):  # fmt: skip  # pragma: no cover - compiled
+    n = nr_first = 0
+    allocated = False
+    for i in range(len(t)):
+        if cache[i] < 0 or cache[i] >= nr_caches:
+            continue
+        row = out[n]
+        is_free = op[i] & 1
+        row.t = t[i]
+        row.obj = obj[i]
+        row.task = pid[i]
+        row.memcg = memcg[i] + 1
+        row.gfp = np.uint32(ctx[i]) << 24
+        row.arg = 0
+        row.cache = cache[i] + 1
+        row.op = _FREE if is_free else _ALLOC
+        row.cpu = cpu[i]
+        role[n] = PLAIN
+        if is_free:
+            if flags[i] & _FIRST_FREE and allocated:
+                first_frees[nr_first] = obj[i]
+                nr_first += 1
+        else:
+            allocated = True
+            row.gfp |= gfp[i] & _GFP_MASK
+            if op[i] == _KMALLOC:
+                row.arg = req[i]
+            if site[i] >= 0:
+                role[n] = site_role[site[i]]
+            if flags[i] & _ACCOUNTED:
+                if not gfp[i] & _ACCOUNT:
+                    accounted[cache[i]] = True
+                if not flags[i] & _CHARGED and not ctx[i] & _TASK_CONTEXT:
+                    row.memcg = 1
+        n += 1
+    return n, nr_first
+
+
+def convert_slab_events(
+    columns: dict[str, np.ndarray], site_role: np.ndarray, nr_caches: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Slab operations of a capture as EVENT rows with the capture's handles in ``obj``.
+
+    columns: the columns of events.parquet, COLUMNS at least.
+    site_role: u1 per call site: PLAIN, OWN_VECTOR or BY_EXEC, for the allocations made there.
+
+    Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
+    8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
+
+    An allocation that was accounted, but billed to nobody although a task of a group asked, gets
+    the root as its group: the task had left its own (the SIGCHLD of do_exit) or acted for the root
+    (set_active_memcg).
+
+    Returns the rows, their roles (u1), which caches were charged although the caller did not ask
+    for it (bool per cache), and the handles whose first event is a free.  The frees before the
+    first allocation are not among those: they are the file by which tracing was switched on, which
+    was opened after the recorder had walked the slab lists.
+    """
+    arrays = [np.ascontiguousarray(columns[name], kind) for name, kind in COLUMNS.items()]
+    count = len(arrays[0])
+    out, role = np.empty(count, EVENT), np.empty(count, np.uint8)
+    accounted, first = np.zeros(nr_caches, np.bool_), np.empty(count, np.int32)
+    n, nr_first = _convert(*arrays, site_role, nr_caches, out, role, accounted, first)
+    return out[:n], role[:n], accounted, first[:nr_first].copy()
+
+
+@numba.njit(cache=True)
+def _last_seen(events, exit_t, exit_task, fork_t, fork_task, out):  # pragma: no cover - compiled
+    current = np.full(exit_task.max() + 1, -1, np.int32)
+    x = f = 0
+    for i in range(len(events)):
+        t = events[i].t
+        while x < len(exit_t) or f < len(fork_t):
+            if x < len(exit_t) and (f >= len(fork_t) or exit_t[x] <= fork_t[f]):
+                if exit_t[x] > t:
+                    break
+                current[exit_task[x]] = x
+                x += 1
+            else:
+                if fork_t[f] > t:
+                    break
+                if fork_task[f] < len(current):
+                    current[fork_task[f]] = -1  # the id is somebody else's now
+                f += 1
+        if events[i].gfp & _INTERRUPT:
+            continue
+        task = events[i].task
+        if 0 <= task < len(current) and current[task] >= 0:
+            out[current[task]] = max(out[current[task]], t + 1)
+
+
+def ends_of_tasks(
+    parts: list[np.ndarray], exits: tuple[np.ndarray, np.ndarray],
+    forks: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:  # fmt: skip
+    """When each exit was over (i8, ns): right after the task's last event in task context.
+
+    parts: EVENT arrays in time order.
+    exits, forks: (t i8, task i4) in time order; forks tell when an id is given out anew.
+    """
+    out = exits[0].copy()
+    if len(out):
+        for events in parts:
+            _last_seen(events, *exits, *forks, out)
+    return out
+
+
+@numba.njit(cache=True)
+def _merge(a, role_a, moved, b, role_b, out, role):  # pragma: no cover - compiled
+    i = j = 0
+    for n in range(len(out)):
+        while i < len(a) and moved[i]:
+            i += 1
+        if i < len(a) and (j >= len(b) or a[i].t <= b[j].t):
+            out[n] = a[i]
+            role[n] = role_a[i]
+            i += 1
+        else:
+            out[n] = b[j]
+            role[n] = role_b[j]
+            j += 1
+
+
+def merge(
+    slab: np.ndarray, role: np.ndarray, others: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """One EVENT array in time order and its roles; at equal times `slab` comes first.
+
+    A few rows of `slab` may stand later than their time says.
+    """
+    times = np.ascontiguousarray(slab["t"])
+    moved = np.maximum.accumulate(times) > times
+    rest = np.concatenate([slab[moved], *others])
+    rest_role = np.zeros(len(rest), np.uint8)
+    rest_role[: np.count_nonzero(moved)] = role[moved]
+    order = np.argsort(rest["t"], kind="stable")
+    out = np.empty(len(slab) + sum(map(len, others)), EVENT)
+    roles = np.empty(len(out), np.uint8)
+    _merge(slab, role, moved, rest[order], rest_role[order], out, roles)
+    return out, roles

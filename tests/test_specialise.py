@@ -1,0 +1,175 @@
+"""The compiled engines' cache: found again, and never used after a change to what it was made of."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from kmbench.core.fingerprint import fingerprint
+from kmbench.core.jit import JIT
+from kmbench.errors import PluginProblem
+
+needs_jit = pytest.mark.skipif(not JIT, reason="nothing is compiled without JIT")
+
+PLUGIN = {
+    "mine/constants.py": "STEP = 1\n",
+    "mine/deep.py": """
+        from mine.constants import STEP
+        from kmbench.core.ops import inlined
+
+        @inlined
+        def step(S):
+            return STEP
+        """,
+    "mine/helper.py": """
+        from kmbench.core.ops import inlined
+        from mine.deep import step
+
+        @inlined
+        def bump(S, P):
+            P.seen[0].n += step(S)
+
+        @inlined
+        def unused(S):
+            return 7
+        """,
+    "mine/__init__.py": """
+        import kmbench
+        from kmbench.core.ops import table
+        from mine.helper import bump
+
+        def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
+            bump(S, P)
+            return billed
+
+        mine = kmbench.Strategy(
+            name="mine", description="counts", source="a test", hooks={"post_alloc": post_alloc},
+            tables={"seen": table(1, n="i8")},
+        )
+        """,
+}
+PROGRAM = """
+import json, sys
+import numpy as np
+import kmbench
+from kmbench.core.events import ALLOC, EVENT
+from kmbench.core.geometry import make_cache
+from kmbench.core.setup import GroupSpec, Machine, Setup
+from mine import mine
+
+setup = Setup(Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 11)
+simulation = kmbench.Simulation(setup, mine)
+events = np.zeros(10, EVENT)
+events["op"], events["obj"], events["cache"] = ALLOC, range(1, 11), 1
+simulation.feed(events)
+print(json.dumps([int(simulation.P.seen["n"][0]), simulation.cache_hit]))
+"""
+
+
+def write_plugin(folder: Path, changes: dict[str, str] | None = None) -> None:
+    for name, text in (PLUGIN | (changes or {})).items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+
+def run_program(folder: Path) -> list:
+    """What the strategy counted, and whether its engine came from the cache, in a new process."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "KMBENCH_CACHE": str(folder / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_jit
+def test_an_edit_anywhere_recompiles_and_other_edits_do_not(tmp_path):
+    write_plugin(tmp_path)
+    assert run_program(tmp_path) == [10, False]
+    assert run_program(tmp_path) == [10, True]
+    comment = {"mine/helper.py": "# a comment moves every line\n" + textwrap.dedent(PLUGIN["mine/helper.py"])}
+    write_plugin(tmp_path, comment)
+    assert run_program(tmp_path) == [10, True]
+    unreached = {"mine/helper.py": PLUGIN["mine/helper.py"].replace("return 7", "return 8")}
+    write_plugin(tmp_path, unreached)
+    assert run_program(tmp_path) == [10, True]
+    two_imports_away = {"mine/deep.py": PLUGIN["mine/deep.py"].replace("return STEP", "return STEP + 2")}
+    write_plugin(tmp_path, two_imports_away)
+    assert run_program(tmp_path) == [30, False]
+    constant_three_away = {"mine/constants.py": "STEP = 5\n"}
+    write_plugin(tmp_path, constant_three_away)
+    assert run_program(tmp_path) == [50, False]
+    write_plugin(tmp_path)
+    assert run_program(tmp_path) == [10, True]
+
+
+class TestFingerprint:
+    def test_same_code_same_hash(self):
+        def one():
+            return 1
+
+        def two():
+            return 1
+
+        assert fingerprint([one]) == fingerprint([two])
+
+    @pytest.mark.parametrize("other", ["return 2", "return 1.0", "return True", "x = 1; return x"])
+    def test_any_change_of_meaning_changes_it(self, other):
+        def made(body):
+            names: dict = {}
+            exec(f"def f():\n {body}", names)
+            return names["f"]
+
+        assert fingerprint([made("return 1")]) != fingerprint([made(other)])
+
+    def test_globals_and_defaults_count(self):
+        names: dict = {"LIMIT": 3}
+        exec("def f(a=1):\n return a + LIMIT", names)
+        before = fingerprint([names["f"]])
+        names["LIMIT"] = 4
+        changed = fingerprint([names["f"]])
+        names["LIMIT"] = 3
+        names["f"].__defaults__ = (2,)
+        assert len({before, changed, fingerprint([names["f"]])}) == 3
+
+    def test_recursion_ends(self):
+        def again(n):
+            return again(n - 1)
+
+        assert fingerprint([again])
+
+    def test_a_global_that_cannot_be_hashed_is_named_with_its_place(self):
+        names: dict = {"TABLE": {}}
+        exec(compile("def f():\n return TABLE", "plugin.py", "exec"), names)
+        with pytest.raises(PluginProblem, match=r"plugin.py:1: f uses the global 'TABLE' of type dict"):
+            fingerprint([names["f"]])
+
+
+@needs_jit
+def test_the_core_counts_no_references(tmp_path, monkeypatch):
+    """One counted reference a helper call would cost several times the time of the model."""
+    monkeypatch.setenv("KMBENCH_CACHE", str(tmp_path))
+    import numpy as np
+
+    from kmbench.core.events import EVENT
+    from kmbench.core.geometry import make_cache
+    from kmbench.core.setup import GroupSpec, Machine, Setup
+    from kmbench.plugins import load_plugins
+    from kmbench.simulate import Simulation, read_only
+
+    setup = Setup(Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 2)
+    simulation = Simulation(setup, load_plugins().strategy("none"))
+    dispatcher = simulation.engine.dispatcher
+    simulation.feed(read_only(np.zeros(0, EVENT)))
+    (signature,) = dispatcher.signatures
+    assert "NRT_incref" not in dispatcher.inspect_llvm(signature)

@@ -1,0 +1,330 @@
+"""Importing a capture: one test per rule, on recordings of a few events."""
+
+import numpy as np
+import pytest
+
+from kmbench.core import events as ev
+from kmbench.errors import UsageProblem
+from kmbench.trace.capture import read_capture
+from kmbench.trace.convert import convert_capture
+from kmbench.trace.format import open_trace
+from kmbench.trace.interrupts import GAP_NS, before_interrupts
+from kmbench.trace.truth import read_truth
+from trace_capture import CACHES, write_capture
+
+ALLOC, FREE, KMALLOC, KFREE = 0, 1, 2, 3  # ops of events.parquet
+ACCOUNT = ev.GFP_ACCOUNT
+
+
+def ops(capture, *names):
+    """(op, t, handle) of the events that name an object."""
+    rows = capture.events[capture.events["op"] <= ev.PERCPU_FREE]
+    return [(ev.OP_NAMES[row["op"]], int(row["t"]), int(row["obj"])) for row in rows]
+
+
+def of_op(capture, op):
+    return capture.events[capture.events["op"] == op]
+
+
+def test_handles_are_dense_and_reused_last_first(tmp_path):
+    events = [
+        {"t": 1, "obj": 700}, {"t": 2, "obj": 701}, {"t": 3, "obj": 700, "op": FREE},
+        {"t": 4, "obj": 900}, {"t": 5, "obj": 901},
+    ]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert [handle for _, _, handle in ops(capture)] == [1, 2, 1, 1, 3]
+    assert capture.setup.nr_objects == 4
+
+
+def test_fields_of_an_event(tmp_path):
+    row = {"t": 9, "op": KMALLOC, "cpu": 1, "pid": 77, "memcg": 2, "ctx": 2 | 16, "cache": 3,
+           "obj": 600, "req": 33, "gfp": 0xCC0 | ACCOUNT, "flags": 1}  # fmt: skip
+    (event,) = of_op(read_capture(write_capture(tmp_path / "c", events=[row])), ev.ALLOC)
+    assert (event["t"], event["cpu"], event["task"], event["memcg"]) == (9, 1, 77, 3)
+    assert (event["cache"], event["arg"]) == (4, 33)
+    assert event["gfp"] == 0xCC0 | ACCOUNT | ev.CTX_SOFTIRQ | ev.CTX_BH_OFF
+
+
+def test_slab_account_is_learned_from_charges_nobody_asked_for(tmp_path):
+    events = [
+        {"t": 1, "cache": 0, "obj": 600, "flags": 3, "memcg": 2},
+        {"t": 2, "cache": 3, "obj": 1200, "flags": 3, "gfp": ACCOUNT, "memcg": 2},
+    ]
+    caches = read_capture(write_capture(tmp_path / "c", events=events)).setup.caches
+    assert caches[0].flags & ev.SLAB_ACCOUNT
+    assert not caches[3].flags & ev.SLAB_ACCOUNT
+    assert caches[3].flags & ev.SLAB_KMALLOC
+    assert len(caches) == len(CACHES)  # without kmalloc-large
+
+
+def test_accounted_but_not_charged_belongs_to_the_root(tmp_path):
+    events = [
+        {"t": 1, "obj": 600, "flags": 1, "memcg": 2},
+        {"t": 2, "obj": 601, "flags": 3, "memcg": 2},
+        {"t": 3, "obj": 602, "flags": 1, "memcg": 2, "ctx": 2},
+    ]
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert of_op(capture, ev.ALLOC)["memcg"].tolist() == [1, 3, 3]
+
+
+def test_missing_free_and_missing_alloc_are_put_in(tmp_path):
+    events = [
+        {"t": 1, "obj": 600}, {"t": 5, "obj": 600, "flags": 8},
+        {"t": 6, "obj": 601, "op": FREE, "flags": 16, "memcg": 2},
+    ]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert ops(capture) == [
+        ("alloc", 1, 1), ("free", 5, 1), ("alloc", 5, 1), ("alloc", 6, 2), ("free", 6, 2),
+    ]  # fmt: skip
+    assert (capture.repairs.frees, capture.repairs.allocs) == (1, 1)
+    assert of_op(capture, ev.ALLOC)["memcg"][-1] == 1  # nobody's
+
+
+def test_vectors_unknown_caches_and_large_objects_are_left_out(tmp_path):
+    events = [
+        {"t": 1, "op": KMALLOC, "obj": 600, "cache": 3, "site": 1},
+        {"t": 2, "op": KFREE, "obj": 600, "cache": 3, "site": 0},
+        {"t": 3, "op": KFREE, "obj": 5000, "cache": -1, "site": 0},
+        {"t": 4, "op": KMALLOC, "obj": 5001, "cache": len(CACHES), "req": 20000},
+    ]
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert ops(capture) == []
+    assert capture.repairs.vectors == 2
+
+
+def test_initial_slabs_lists_and_objects(tmp_path):
+    dump = [
+        {"pfn": 10, "inuse": 20, "objects": 21, "where": 0},
+        {"pfn": 11, "inuse": 3, "objects": 21, "where": 0},
+        {"pfn": 12, "inuse": 19, "objects": 21, "where": 1, "cpu": 1},
+        {"pfn": 12, "inuse": 4, "where": 3, "cpu": 1},
+        {"pfn": 13, "inuse": 7, "objects": 21, "where": 2},
+        {"pfn": 14, "inuse": 6, "objects": 21, "where": 2},
+        {"pfn": 99, "inuse": 6, "objects": 21, "where": 0, "dump": 1},
+    ]
+    slabs = [
+        {"slab": 0, "pfn": 11, "t_alloc": -1}, {"slab": 1, "pfn": 50, "t_alloc": -1},
+        {"slab": 2, "pfn": 60, "t_alloc": 5},
+    ]  # fmt: skip
+    # slab 0 had three objects in use, so the fourth free is of an untraced allocation; slab 1 was
+    # full; slab 2 is newer
+    frees = [0, 1, 2, 3, 512, 1024]
+    events = [{"t": 1, "obj": 1500}] + [
+        {"t": 10 + at, "op": FREE, "obj": obj, "flags": 4} for at, obj in enumerate(frees)
+    ]
+    folder = write_capture(
+        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 7}}
+    )
+    setup = read_capture(folder).setup
+    rows = setup.initial_slabs
+    assert rows["where"].tolist() == [1, 2, 2, 3, 3, 4, 4]
+    assert rows["inuse"].tolist() == [15, 7, 6, 20, 3, 21, 21]
+    assert rows["cpu_free"].tolist() == [4, 0, 0, 0, 0, 0, 0]
+    assert rows["cpu"].tolist()[:2] == [1, 0]
+    assert setup.initial_objects["slab"].tolist() == [5, 5, 5, 6]
+    assert setup.initial_objects["obj"].tolist() == [1, 2, 3, 4]
+
+
+def test_what_is_freed_before_any_allocation_is_younger_than_the_dump(tmp_path):
+    dump = [{"pfn": 10, "inuse": 20, "objects": 21, "where": 0}]
+    slabs = [{"slab": 0, "pfn": 10, "t_alloc": -1}]
+    events = [{"t": 1, "op": FREE, "obj": 3, "flags": 4}, {"t": 2, "obj": 600}]
+    folder = write_capture(
+        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 1}}
+    )
+    capture = read_capture(folder)
+    assert len(capture.setup.initial_objects) == 0
+    assert [op for op, _, _ in ops(capture)] == ["alloc", "free", "alloc"]
+
+
+def test_sheaves_are_filled_from_full_slabs_and_the_active_one(tmp_path):
+    dump = [{"pfn": 10, "inuse": 21, "objects": 21, "where": 1, "cpu": 1},
+            {"pfn": 10, "where": 3, "cpu": 1}]  # fmt: skip
+    dumps = {"dentry": {"slabs": 31, "sheaf_objs": 31}}
+    setup = read_capture(write_capture(tmp_path / "c", slabdump=dump, dumps=dumps, sheaf=32)).setup
+    sheaves = setup.initial_sheaves
+    assert len(sheaves) == 31
+    assert set(sheaves["cpu"]) == {1}
+    taken = np.bincount(sheaves["slab"], minlength=32)
+    assert taken[1] == 3 and taken.max() == 3 and sheaves["slab"][-1] == 1  # popped first
+    assert np.all(taken[1:] <= setup.initial_slabs["inuse"])
+
+
+def test_stacks_follow_fork_and_exit(tmp_path):
+    events = [
+        {"t": 10, "cache": 1, "obj": 600, "pid": 5, "memcg": 2},
+        {"t": 40, "obj": 1200, "pid": 6, "memcg": 2},
+        {"t": 50, "obj": 1201, "pid": 6, "memcg": 2, "ctx": 2},
+    ]
+    aux = [
+        {"t": 20, "ev": "sched_process_fork", "pid": 5, "memcg": 2, "a0": 5, "a1": 6},
+        {"t": 30, "ev": "sched_process_exit", "pid": 6, "memcg": 2, "a0": 6, "a1": 1, "cpu": 1},
+    ]
+    capture = read_capture(write_capture(tmp_path / "c", events=events, aux=aux))
+    (begin,), (end,) = of_op(capture, ev.PAGE_ALLOC), of_op(capture, ev.PAGE_FREE)
+    assert (begin["t"], begin["memcg"], begin["cache"], begin["arg"]) == (10, 3, 1, 2)
+    assert (end["t"], end["obj"], end["cpu"]) == (41, begin["obj"], 1)
+
+
+def test_pages_percpu_and_groups(tmp_path):
+    pages = [
+        {"t": 1, "page": 0, "order": 1, "memcg": 2}, {"t": 2, "page": 0, "op": 1, "ctx": 10},
+        {"t": 3, "page": 1}, {"t": 9, "page": 1, "op": 2}, {"t": 9, "page": 2},
+    ]  # fmt: skip
+    aux = [
+        {"t": 4, "ev": "percpu_alloc_percpu", "a0": 0, "a1": 64, "a2": ACCOUNT, "memcg": 2,
+         "s": "mm_init"},
+        {"t": 5, "ev": "percpu_alloc_percpu", "a0": 1, "a1": 96, "a2": ACCOUNT, "memcg": 2,
+         "s": "mem_cgroup_css_alloc"},
+        {"t": 6, "ev": "percpu_free_percpu", "a0": 0},
+        {"t": 6, "ev": "percpu_free_percpu", "a0": 7},
+        {"t": 7, "ev": "cgroup_mkdir", "s": "/job"},
+        {"t": 8, "ev": "cgroup_attach_task", "s": "/job", "a0": 123, "memcg": 1},
+        {"t": 9, "ev": "cgroup_release", "s": "/job", "a0": 3},  # of an older group of that name
+        {"t": 10, "ev": "cgroup_rmdir", "s": "/job", "a0": 4},
+        {"t": 11, "ev": "cgroup_release", "s": "/job", "a0": 4},
+        {"t": 12, "ev": "cgroup_release", "s": "/of-before"},
+        {"t": 13, "ev": "marker", "s": "START"},
+    ]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", pages=pages, aux=aux))
+    assert of_op(capture, ev.PAGE_ALLOC)["arg"].tolist() == [1, 0, 0]
+    assert of_op(capture, ev.PAGE_FREE)["t"].tolist() == [2, 9]
+    assert of_op(capture, ev.PERCPU_ALLOC)["memcg"].tolist() == [3, 1]
+    assert of_op(capture, ev.PERCPU_ALLOC)["arg"].tolist() == [64, 96]
+    assert len(of_op(capture, ev.PERCPU_FREE)) == 1 and capture.repairs.unknown == 1
+    (create,), (attach,) = of_op(capture, ev.CG_CREATE), of_op(capture, ev.ATTACH)
+    assert (create["memcg"], create["arg"]) == (3, 1)
+    assert (attach["memcg"], attach["task"], attach["arg"]) == (3, 123, 2)
+    assert len(of_op(capture, ev.CG_OFFLINE)) == len(of_op(capture, ev.CG_RELEASE)) == 1
+    assert of_op(capture, ev.MARK)["arg"].tolist() == [1]
+    assert [group.online for group in capture.setup.groups] == [True, True, False]
+
+
+def test_an_address_space_that_vanished_untraced(tmp_path):
+    events = [
+        {"t": 10, "cache": 1, "obj": 600, "pid": 5, "memcg": 2, "site": 4},
+        {"t": 100, "cache": 2, "obj": 1200, "pid": 5, "memcg": 2, "site": 4},
+        {"t": 9000, "cache": 2, "obj": 1201, "pid": 6, "memcg": 2, "site": 3},
+        {"t": 60_000, "obj": 2000, "pid": 6, "memcg": 2},
+    ]
+    pages = [{"t": 110, "page": 0, "pid": 5, "memcg": 2},
+             {"t": 80_000, "page": 0, "op": 2}]  # fmt: skip
+    aux = [
+        {"t": 120, "ev": "percpu_alloc_percpu", "a0": 0, "a1": 64, "pid": 5, "memcg": 2},
+        {"t": 200, "ev": "sched_process_fork", "pid": 5, "memcg": 2, "a0": 5, "a1": 6},
+        {"t": 50_000, "ev": "sched_process_exit", "pid": 6, "memcg": 2, "a0": 6, "cpu": 1},
+    ]
+    capture = read_capture(write_capture(tmp_path / "c", events=events, pages=pages, aux=aux))
+    late = capture.events[capture.events["t"] == 60_002]
+    assert sorted(late["op"].tolist()) == sorted(
+        [ev.FREE, ev.FREE, ev.PAGE_FREE, ev.PERCPU_FREE]
+    )  # both address spaces, by fork and by exec
+    assert set(late["cpu"]) == {1}
+    assert len(of_op(capture, ev.PAGE_FREE)) == 2  # the page directory and the stack, once each
+
+
+def test_epoll_items_wait_for_their_batch(tmp_path):
+    events = [
+        {"t": 10, "cache": 5, "obj": 600, "pid": 7}, {"t": 20, "cache": 6, "obj": 1200, "pid": 7},
+        {"t": 90, "cache": 6, "obj": 1200, "pid": 7, "op": FREE},
+    ]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert of_op(capture, ev.FREE)["t"].tolist() == [90, 90 + 2_500_000_000]
+
+
+def test_shrinks_are_dated_by_the_writes_to_sysfs(tmp_path):
+    aux = [{"t": 100, "ev": "marker", "s": "SHRINK", "pid": 3}]
+    writes = [
+        {"t": 200 + 10 * at, "op": KMALLOC, "cache": 4, "obj": 600, "pid": 3, "site": 2}
+        for at in range(len(CACHES))
+    ]
+    events = read_capture(write_capture(tmp_path / "c", aux=aux, events=writes)).events
+    shrinks = events[events["op"] == ev.SHRINK]
+    assert shrinks["cache"].tolist() == list(range(1, len(CACHES) + 1))
+    assert shrinks["t"].tolist() == [201 + 10 * at for at in range(len(CACHES))]
+    events = read_capture(write_capture(tmp_path / "d", aux=aux, events=writes[:2])).events
+    shrinks = events[events["op"] == ev.SHRINK]
+    assert (shrinks["t"].tolist(), shrinks["cache"].tolist()) == ([100], [0])
+
+
+def test_samples_at_every_reading(tmp_path):
+    folder = write_capture(
+        tmp_path / "c",
+        snapshots=[{"t": 100, "t_sysfs": 150, "cache": 0}, {"t": 100, "t_sysfs": 150, "cache": 1}],
+        memcgs=[{"t0": 120, "t1": 130, "memcg": 2}],
+    )
+    samples = of_op(read_capture(folder), ev.SAMPLE)
+    assert samples["t"].tolist() == [100, 125, 150, 900_000, 990_000]
+
+
+def test_an_allocation_goes_before_the_interrupt_that_it_was_caught_by():
+    t = np.array([100, 5_000, 5_100, 5_000 + GAP_NS, 50_000])
+    alloc = np.array([True, False, False, True, True])
+    ctx = np.array([0, 2, 2, 0, 0], np.uint8)
+    cpu = np.zeros(5, np.uint8)
+    moved, count = before_interrupts(t, alloc, cpu, ctx)
+    assert (moved.tolist(), count) == ([100, 5_000, 5_100, 4_999, 50_000], 1)
+    other = np.array([0, 1, 1, 0, 0], np.uint8)
+    assert before_interrupts(t, alloc, other, ctx)[1] == 0
+
+
+def test_conversion_whole_and_cut(tmp_path):
+    truth = {
+        "caches": {"dentry": {"scoreable": True, "live_end": 1, "live_end_from_events": 1,
+                              "slabs_made": 2, "slabs_gone": 1}},
+        "memcgs": {"/job": {"scoreable": True}},
+    }  # fmt: skip
+    folder = write_capture(
+        tmp_path / "c", truth=truth, events=[{"t": 1, "obj": 600}, {"t": 600, "obj": 601}],
+        snapshots=[{"t": 100, "cache": 0, "num_slabs": 4}, {"t": 500, "cache": 0, "num_slabs": 5}],
+        memcgs=[{"t0": 120, "t1": 130, "memcg": 2, "kmem_usage": 4096}],
+    )  # fmt: skip
+    whole, cut = tmp_path / "w.kmtrace.parquet", tmp_path / "k.kmtrace.parquet"
+    convert_capture(folder, whole)
+    convert_capture(folder, cut, seconds=300e-9)
+    with open_trace(whole) as file:
+        assert np.array_equal(file.read(), read_capture(folder).events)
+    with open_trace(cut) as file:
+        assert file.read()["t"].max() < 300
+    assert read_truth(whole).readings.equals(read_truth(folder).readings)
+    assert read_truth(cut).readings["t"].max() < 300
+    assert read_truth(whole).caches["dentry"]["live_end"] == 1
+    assert read_truth(cut).caches["dentry"]["live_end"] is None
+    with pytest.raises(UsageProblem, match="above 0"):
+        convert_capture(folder, cut, seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"events": [{"cache": 99}]}, "column cache holds 99"),
+        ({"events": [{"memcg": 3}]}, "column memcg holds 3"),
+        ({"events": [{"t": 5, "obj": 9}, {"t": 4, "obj": 8}]}, "goes backwards"),
+        (
+            {"events": [{"obj": 9}, {"obj": 700, "op": 1, "flags": 4}]},
+            "expected a row of slabs.parquet",
+        ),
+        ({"slabs": [{"slab": 4}]}, "column slab"),
+        ({"manifest": {"memcgs": ["/x"]}}, "expected the root"),
+        ({"manifest": {"nproc": "two"}}, "field nproc"),
+        ({"manifest": {"dumps": {}}}, "no entry for cache dentry"),
+        ({"manifest": {"sites": 3}}, "field sites"),
+        ({"slabdump": [{"pfn": 1, "objects": 21}]}, "0 slabs"),
+    ],
+)
+def test_bad_captures_are_told_in_one_line(tmp_path, change, expected):
+    folder = write_capture(tmp_path / "c", **change)
+    with pytest.raises(UsageProblem, match=expected) as info:
+        read_capture(folder)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.parquet", "slabdump.parquet"])
+def test_missing_and_broken_files(tmp_path, name):
+    folder = write_capture(tmp_path / "c")
+    (folder / name).write_bytes(b"PAR1 {")
+    with pytest.raises(UsageProblem, match=name):
+        read_capture(folder)
+    (folder / name).unlink()
+    with pytest.raises(UsageProblem, match="no such file"):
+        read_capture(folder)
