@@ -130,7 +130,7 @@ def _slack(live: int) -> int:
 
 
 def make_stream(live: int, nr_events: int, groups: int = 64, seed: int = 1) -> Stream:
-    """`nr_events` of the steady state at `live` objects, after the fill; same arguments, same stream."""
+    """`nr_events` of the steady state at `live` objects, after the fill; always the same ones."""
     events = np.zeros(live + nr_events, EVENT)
     _write(events, live, live, _slack(live), len(CACHES), groups, CPUS, seed)
     return Stream(make_setup(live, groups), events, live)

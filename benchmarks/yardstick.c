@@ -324,6 +324,8 @@ static void make_copy(struct sim *S, int memcg, int root)
 	c->min_order = r->min_order;
 	c->vector_cache = r->vector_cache;
 	c->vector_bytes = r->vector_bytes;
+	c->min_vector_cache = r->min_vector_cache;
+	c->min_vector_bytes = r->min_vector_bytes;
 	S->child[memcg * (k->nr_root_caches + 1) + root].cache = row;
 	k->metadata += 256 + 128 * k->nr_nodes + 32 * k->nr_cpus;
 }
@@ -434,14 +436,18 @@ static inline void ask_vector(struct sim *S, int cpu, int slab)
 {
 	struct slab *s = &S->slab[slab];
 	const struct cache *c;
+	bool full;
+	int from;
 
 	if (s->vector)
 		return;
 	s->vector = 1;
 	c = &S->cache[s->cache];
-	S->k->metadata += c->vector_bytes;
-	if (c->vector_cache)
-		queue_internal(S, ALLOC, cpu, c->vector_cache, S->k->nr_objects + slab);
+	full = s->order == c->order;
+	S->k->metadata += full ? c->vector_bytes : c->min_vector_bytes;
+	from = full ? c->vector_cache : c->min_vector_cache;
+	if (from)
+		queue_internal(S, ALLOC, cpu, from, S->k->nr_objects + slab);
 }
 
 static bool charge_pages(struct sim *S, int cpu, int memcg, int nr, uint32_t gfp)
@@ -536,7 +542,10 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (unlikely(S->memcg[memcg].state != ONLINE))
 		abort();
 	ask_vector(S, cpu, slab);
-	return charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp) ? memcg : NOMEM;
+	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp))
+		return NOMEM;
+	S->memcg[memcg].objcg_refs++;
+	return memcg;
 }
 
 static inline bool strategy_slab_new(struct sim *S, int cpu, int cache, int order, int slab)
@@ -551,6 +560,7 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 {
 	(void)slab;
 	if (billed > 0) {
+		S->memcg[billed].objcg_refs--;
 		count(S, BYTE_STOCK_BACK);
 		refill_bytes(S, cpu, billed, S->cache[cache].slot + 8, false);
 	}
@@ -809,7 +819,6 @@ static inline void bill_object(struct sim *S, const struct cache *c, int billed,
 	}
 #endif
 	if (billed > 0) {
-		S->memcg[billed].objcg_refs += nr;
 		S->memcg[holder(S, billed)].billed_slab += c->slot * nr;
 	} else {
 		S->unbilled[-billed].bytes += c->slot * nr;
@@ -895,9 +904,11 @@ static void settle(struct sim *S, int cpu)
 		next = s->next;
 		strategy_slab_gone(S, s->cache, s->order, slab);
 		if (s->vector) {
+			const bool full = s->order == c->order;
+
 			s->vector = 0;
-			k->metadata -= c->vector_bytes;
-			if (c->vector_cache)
+			k->metadata -= full ? c->vector_bytes : c->min_vector_bytes;
+			if (full ? c->vector_cache : c->min_vector_cache)
 				queue_internal(S, FREE, cpu, 0, k->nr_objects + slab);
 		}
 		k->nr_slab_pages -= 1 << s->order;
@@ -946,12 +957,8 @@ static void settle_all(struct sim *S, int cpu)
 		if (item.op == FREE) {
 			if (S->obj[item.obj].slab > 0)
 				free_object(S, cpu, item.obj);
-			else
-				k->nr_skipped++;
 		} else if (S->obj[item.obj].slab == 0) {
 			alloc_object(S, cpu, 0, item.cache, 0, 0, item.obj);
-		} else {
-			k->nr_skipped++;
 		}
 	}
 }

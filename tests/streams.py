@@ -163,8 +163,7 @@ def _with_initial(choose, setup) -> Setup:
                     sheaves.append((row, len(slabs), cpu, 0))
                 elif handle < setup.nr_objects // 2:
                     owner = choose.pick(owners)
-                    billed = owner if owner > 1 and choose.chance(70) else 0
-                    objects.append((handle, len(slabs), owner, billed, spec.object_size))
+                    objects.append((handle, len(slabs), owner, spec.object_size))
                     handle += 1
     return setup._replace(
         initial_slabs=np.array(slabs, INITIAL_SLAB),

@@ -76,7 +76,7 @@ def plugins():
 @pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_seeded_streams(seed, name, parameters, plugins):
-    setup, events = streams.seeded_case(seed, EVENTS, initial=False)
+    setup, events = streams.seeded_case(seed, EVENTS)
     assert_equal_on(setup, events, name, parameters, seed, plugins)
 
 
@@ -90,7 +90,7 @@ def test_waves_overflow_sheaves_and_barns(name, parameters, plugins):
     max_examples=60 if JIT else 5, deadline=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
-@given(case=streams.cases(initial=False))
+@given(case=streams.cases())
 def test_drawn_streams(case, plugins):
     setup, events = case
     for name, parameters in streams.STRATEGIES:

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import kmbench
-from kmbench.runs import run
 
 STRATEGIES = sorted(kmbench.load_plugins().strategies)
 WORKLOADS = Path(__file__).parents[2] / "workloads"

@@ -79,7 +79,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k["nr_groups"], k["nr_caches"] = groups, roots + 1
     k["discard_above"], k["partial_in_slabs"] = era.discard_above, era.partial_in_slabs
     k["shrink_promotes"] = era.shrink_promotes
-    for name in ("stock_slots", "stock_batch", "counter_locked", "forces"):
+    for name in ("stock_slots", "stock_batch", "counter_locked", "forces", "vectors"):
         k[name] = getattr(accounting, name)
     k["sample_every"] = sample_every
     k["next_sample"] = k["next_due"] = sample_every if sample_every else UNLIMITED

@@ -1,11 +1,12 @@
 """Puts the slabs and objects that exist at the start of a recording into a fresh state."""
 
+from kmbench.core.events import CAUSE_NOT_SELECTED, SLAB_ACCOUNT
 from kmbench.core.jit import inlined
-from kmbench.core.objects import bill_object
+from kmbench.core.objects import bill_object, unbilled_as
 from kmbench.core.pages import alloc_pages, node_of
 from kmbench.core.sheaf import half_base
 from kmbench.core.slub import node_add_tail, push_cpu_partial
-from kmbench.core.state import CPU, CPU_PARTIAL, NODE_PARTIAL, PERCPU
+from kmbench.core.state import CPU, CPU_PARTIAL, NODE_PARTIAL
 
 
 @inlined
@@ -42,6 +43,9 @@ def load_initial(S, H, slabs, objects, sheaves):
         s.order = order
         s.node = node_of(k, pfn, len(S.pfn))
         s.where = given.where % 4
+        if k.vectors and c.slab_flags & SLAB_ACCOUNT:  # made with the slab, before the start
+            s.vector = 1
+            k.metadata += c.vector_bytes if order == c.order else c.min_vector_bytes
         c.nr_slabs += 1
         c.num_objs += given.objects
         k.nr_slab_pages += 1 << order
@@ -68,15 +72,13 @@ def load_initial(S, H, slabs, objects, sheaves):
     for i in range(len(objects)):
         given = objects[i]
         o = S.obj[given.obj]
-        o.slab = given.slab if given.slab > 0 else PERCPU
+        cache = S.slab[given.slab].cache
+        o.slab = given.slab
         o.owner = given.owner
-        o.billed = given.billed
-        size = S.cache[S.slab[given.slab].cache].slot if given.slab > 0 else 0
-        o.req = given.req
-        if given.slab > 0 and given.req == 0:
-            o.req = S.cache[S.slab[given.slab].cache].object_size
-        S.memcg[given.owner].true_slab += size
+        o.billed = unbilled_as(given.owner, CAUSE_NOT_SELECTED)
+        o.req = given.req if given.req > 0 else S.cache[cache].object_size
+        S.cpu[cache * k.nr_cpus].req += o.req - S.cache[cache].object_size
+        S.memcg[given.owner].true_slab += S.cache[cache].slot
         S.memcg[given.owner].objects += 1
-        if given.slab > 0:
-            bill_object(S, S.slab[given.slab].cache, given.billed, 1)
+        bill_object(S, cache, o.billed, 1)
     return 0

@@ -15,7 +15,7 @@ TIMELINE_COLUMNS = (
 CACHE_COLUMNS = (
     "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
     "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
-    "cpu_partial", "cpu_slabs", "idle", "requested",
+    "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata",
@@ -117,6 +117,8 @@ def _cache(S, caches, t, cache):
     caches[15, row] = cpu_slabs
     caches[16, row] = idle_pages * k.page_size + sheaved * c.slot
     caches[17, row] = requested
+    caches[18, row] = c.slabs_made
+    caches[19, row] = c.slabs_gone
     k.nr_cache_rows += 1
 
 

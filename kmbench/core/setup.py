@@ -53,13 +53,13 @@ INITIAL_SLAB = np.dtype(
     ]
 )
 
-# an object that exists at the start and appears in the stream
+# an object that exists at the start and appears in the stream; nobody is billed for it, whatever
+# was charged before the start is not part of a run
 INITIAL_OBJECT = np.dtype(
     [
         ("obj", "i4"),
-        ("slab", "i4"),  # 1-based row of the initial slabs; 0 = not in a slab (pages, per-cpu)
+        ("slab", "i4"),  # 1-based row of the initial slabs
         ("owner", "i4"),  # memcg row; 0 = unknown
-        ("billed", "i4"),
         ("req", "i4"),  # bytes asked
     ]
 )

@@ -30,6 +30,7 @@ KERNEL = np.dtype(
         ("stock_batch", "i4"),
         ("counter_locked", "i4"),  # res_counter era: a spin lock a level, not an atomic
         ("forces", "i8"),  # gfp and context bits whose charges go over the limit
+        ("vectors", "i4"),  # slabs have obj_cgroup vectors
         ("rcu_delay", "i8"),  # ns
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         # time

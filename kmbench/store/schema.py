@@ -134,6 +134,8 @@ _CACHES = (
     Field("cpu_slabs", INT, "count", "slabs in use by a CPU"),
     Field("idle", INT, "B", "free slab memory kept back (metric W7)", False, "lower"),
     Field("requested", INT, "B", "bytes asked for by live objects"),
+    Field("slabs_made", INT, "count", "slabs made since the start", optional=True),
+    Field("slabs_gone", INT, "count", "slabs given back since the start", optional=True),
 )
 
 _OPS = (

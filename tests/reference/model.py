@@ -118,13 +118,14 @@ class Reference:
             (c.spare if row["spare"] else c.main).append(slab)
             slab.unknown -= 1
         for row in setup.initial_objects:
-            slab = slabs[row["slab"] - 1] if row["slab"] else None
-            obj = Obj(int(row["owner"]), int(row["billed"]), slab=slab, nbytes=int(row["req"]))
-            if slab:
-                slab.unknown -= 1
-            obj.billed = self.strategy.adopt(obj)
-            self.objects[int(row["obj"])] = obj
-        self.strategy.adopted()
+            slab = slabs[row["slab"] - 1]
+            owner = int(row["owner"])
+            billed = -ev.CAUSE_NOT_SELECTED if owner > ROOT else 0
+            slab.unknown -= 1
+            self.objects[int(row["obj"])] = Obj(owner, billed, slab=slab, nbytes=int(row["req"]))
+        for slab in slabs:
+            if self.strategy.has_vectors and slab.cache.spec.flags & ev.SLAB_ACCOUNT:
+                self.need_vector(slab, existing=True)
 
     # -- events ----------------------------------------------------------------------------
 
@@ -199,7 +200,8 @@ class Reference:
         keep, billed = strategy.post_alloc(call, cache, slab, billed)
         if not keep:
             self.fail = ev.FAIL_LIMIT
-            cache.free_to_slab(call.cpu, slab)  # memcg_alloc_abort_single: past the sheaves
+            # the slab's vector comes first, then memcg_alloc_abort_single: past the sheaves
+            self.internal.append(("abort", slab))
             return None
         return Obj(call.memcg, billed, slab=slab, nbytes=nbytes or cache.spec.object_size)
 
@@ -300,6 +302,9 @@ class Reference:
                 if vector.obj:
                     self.internal_objects.remove(vector.obj)
                     self._free_object(vector.obj)
+                continue
+            if what == "abort":
+                vector.cache.free_to_slab(self.cpu, vector)
                 continue
             names = [cache.spec.name for cache in self.root_caches]
             if vector.cache_name in names:

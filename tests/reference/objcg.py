@@ -38,6 +38,7 @@ class ObjCgroup(NoAccounting):
     """
 
     rules: Rules
+    has_vectors = True
 
     def __init__(self, host, params, seed):
         super().__init__(host, params, seed)
@@ -50,7 +51,6 @@ class ObjCgroup(NoAccounting):
         self.byte_stock = ByteStock(
             self.groups, machine.cpus, self.page_size, self, rules.drop_above_page
         )
-        self.initial_bytes = Counter()
 
     # -- pages -----------------------------------------------------------------------------
 
@@ -198,26 +198,6 @@ class ObjCgroup(NoAccounting):
             self.byte_stock.refill(cpu, obj.billed, nbytes, keep=False)
             self.groups[obj.billed].objcg_refs -= 1
             self.objcg_put(cpu, obj.billed)
-
-    def adopt(self, obj):
-        if obj.billed <= ROOT:
-            return -ev.CAUSE_NOT_SELECTED if obj.owner > ROOT else 0
-        self.groups[obj.billed].objcg_refs += 1
-        self.initial_bytes[obj.billed] += obj.slab.cache.spec.size + 8 if obj.slab else obj.nbytes
-        if obj.slab:
-            self.host.need_vector(obj.slab, existing=True)
-        return obj.billed
-
-    def adopted(self):
-        """Charge the objects of the start: whole pages per obj_cgroup, the rest left over."""
-        for row, nbytes in self.initial_bytes.items():
-            group, payer = self.groups[row], self.groups[self.groups.resolve(row)]
-            pages = -(-nbytes // self.page_size)
-            group.objcg_pages = pages
-            group.nr_charged_bytes = pages * self.page_size - nbytes
-            if payer.row > ROOT:
-                payer.memory.charge(pages)
-                payer.kmem.charge(pages)
 
     def payer(self, obj):
         return self.groups.resolve(obj.billed) if obj.billed > 0 else obj.billed

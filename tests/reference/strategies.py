@@ -14,6 +14,8 @@ from .slub import Where
 class NoAccounting:
     """``none``: every cache is shared and nobody is billed."""
 
+    has_vectors = False
+
     def __init__(self, host, params, seed):
         self.host = host
         self.groups = host.groups
@@ -68,13 +70,6 @@ class NoAccounting:
 
     def percpu_free(self, cpu, obj):
         """The bill of a freed per-CPU area."""
-
-    def adopt(self, obj):
-        """An object that exists at the start: what is billed for it."""
-        return -ev.CAUSE_NOT_SELECTED if obj.owner > ROOT else 0
-
-    def adopted(self):
-        """Every object of the start was adopted."""
 
     def payer(self, obj) -> int:
         """Who pays for a live object now, in the terms of ``billed``."""
