@@ -130,7 +130,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
         allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
-        unaccounted=unaccounted, metadata=totals[6],
+        unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]

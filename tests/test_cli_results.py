@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
-import make_results
 import polars as pl
 import pytest
 
+import make_results
 from kmbench.cli import app, doctor
 from kmbench.errors import KmbenchError, PluginProblem, UsageProblem, did_you_mean
 

@@ -3,11 +3,11 @@
 import io
 import json
 
-import make_results
 import numpy as np
 import polars as pl
 import pytest
 
+import make_results
 from kmbench.analysis.compare import CONTEXT, compare, load_runs
 from kmbench.analysis.compare_view import format_ratio, grids
 from kmbench.analysis.gate import failures, parse_gate

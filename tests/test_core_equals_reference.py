@@ -3,14 +3,14 @@
 import os
 
 import pytest
-import streams
 from hypothesis import HealthCheck, given, settings
-from observe_core import check, observe
-from reference import Reference
 
 import kmbench
+import streams
 from kmbench.core.events import OP_NAMES
 from kmbench.core.jit import JIT
+from observe_core import check, observe
+from reference import Reference
 
 SEEDS = int(os.environ.get("KMBENCH_TEST_SEEDS", "12" if JIT else "2"))
 EVENTS = 400 if JIT else 120
@@ -42,7 +42,8 @@ def comparable(core: dict, reference: dict, copies: bool) -> tuple[dict, dict]:
             for key, value in reference["caches"].items()
             if key in core["caches"] or key[1] == 0 or value["num_slabs"]
         }
-    for snapshot in (core, reference):  # only the core charges the root's counters
+    for snapshot in (core, reference):
+        # only the core charges the root's counters
         snapshot["memcgs"][1] = snapshot["memcgs"][1] | {"memory": None, "kmem": None}
     return core, reference
 

@@ -1,10 +1,10 @@
 """The metric catalogue, its formatting, and the metrics of a run worked out by hand."""
 
-import make_results
 import numpy as np
 import polars as pl
 import pytest
 
+import make_results
 from kmbench.analysis.groups import group_means, with_subtrees
 from kmbench.analysis.metrics import METRICS, STORED, format_value, select_metrics
 from kmbench.analysis.summary import summarise

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+
+from kmbench.core import events as ev
+from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup
 from reference import Reference
 from reference.buddy import Buddy
 from reference.geometry import (
@@ -23,9 +26,6 @@ from streams import (
     teardown,
     wave_case,
 )
-
-from kmbench.core import events as ev
-from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup
 
 # size -> (order, objects) on 1, 2, 4, ... 256 CPUs; read off a live 6.18 and the sources
 ORDERS = {

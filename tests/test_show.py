@@ -1,8 +1,8 @@
 """One run in the formats of the kernel's files."""
 
-import make_results
 import pytest
 
+import make_results
 from kmbench.analysis import show
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import open_results, write_run

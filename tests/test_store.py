@@ -5,13 +5,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-import make_results
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import make_results
 from kmbench.errors import KmbenchError, UsageProblem
 from kmbench.store import dataset
 from kmbench.store.catalogue import METRICS, STORED

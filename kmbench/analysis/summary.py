@@ -29,6 +29,7 @@ def summarise(
     frees: int,
     failed_allocs: int = 0,
     unaccounted: np.ndarray | None = None,
+    owned: np.ndarray | None = None,
     metadata: np.ndarray | None = None,
     leak: int | None = None,
 ) -> dict[str, float | None]:
@@ -36,7 +37,8 @@ def summarise(
 
     The three tables have the columns of :mod:`kmbench.store.schema` (``run_id`` is not needed).
     ``unaccounted``: int64 (samples, NR_CAUSES), bytes of live objects billed to nobody by cause;
-    column 0 is not used.  ``metadata``: int64 (samples,), bytes.  ``leak``: bytes charged after
+    column 0 is not used.  ``owned``: int64 (samples,), slot bytes of live objects that belong to a
+    group, in groups that are gone too; without it those of the timeline.  ``metadata``: int64 (samples,), bytes.  ``leak``: bytes charged after
     full teardown, ``None`` when there was none.
     """
     lines = _lazy(timeline)
@@ -50,7 +52,7 @@ def summarise(
     if metadata is not None and len(metadata):
         values["metadata_bytes"] = float(np.mean(metadata))
     if unaccounted is not None and len(unaccounted):
-        values |= _unaccounted_metrics(unaccounted, lines)
+        values |= _unaccounted_metrics(unaccounted, lines, owned)
     return values
 
 
@@ -70,7 +72,9 @@ def _optional(frame: pl.LazyFrame, column: str, otherwise: pl.Expr) -> pl.Expr:
     return pl.coalesce(pl.col(column), otherwise) if present else otherwise
 
 
-def _unaccounted_metrics(unaccounted: np.ndarray, lines: pl.LazyFrame) -> dict[str, float | None]:
+def _unaccounted_metrics(
+    unaccounted: np.ndarray, lines: pl.LazyFrame, owned: np.ndarray | None
+) -> dict[str, float | None]:
     """A1 by cause and A2."""
     by_cause = np.asarray(unaccounted, dtype=np.float64)[:, 1:].mean(axis=0)
     values: dict[str, float | None] = {
@@ -78,9 +82,10 @@ def _unaccounted_metrics(unaccounted: np.ndarray, lines: pl.LazyFrame) -> dict[s
         for name, mean in zip(CAUSE_NAMES[1:], by_cause, strict=True)
     }
     total = float(by_cause.sum())
-    owned = _scalar(lines.filter(pl.col("memcg") > ROOT).select(pl.col("true_slab").sum()))
+    own = lines.filter(pl.col("memcg") > ROOT).select(pl.col("true_slab").sum())
+    whole = _scalar(own) if owned is None else int(owned.sum())
     values["unaccounted_bytes"] = total
-    values["unaccounted_share"] = total * len(unaccounted) / owned if owned else None
+    values["unaccounted_share"] = total * len(unaccounted) / whole if whole else None
     return values
 
 

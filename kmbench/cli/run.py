@@ -30,8 +30,13 @@ def progress_bar(nr_runs: int):
         yield lambda strategy, nr, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"),
                MofNCompleteColumn(), TimeRemainingColumn())  # fmt: skip

@@ -103,8 +103,5 @@ STRATEGY_HOOKS: dict[str, Callable] = {
 }  # fmt: skip
 
 # What a hook must return, as the kind that it is checked against: nothing, a truth value, a row.
-RETURNS = {name: "none" for name in STRATEGY_HOOKS}
-RETURNS |= {
-    name: "row"
-    for name in ("select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc")
-} | {"slab_new": "truth"}  # fmt: skip
+RETURNS = dict.fromkeys(STRATEGY_HOOKS, "none")
+RETURNS |= dict.fromkeys(("select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc"), "row") | {"slab_new": "truth"}  # fmt: skip

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from numba.core import config, types
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import CPUDispatcher
-from numba.extending import intrinsic
 
 JIT = not config.DISABLE_JIT
 
@@ -26,11 +25,21 @@ _COMMON = {"nopython": True, "nogil": True, "_nrt": False, "error_model": "numpy
 _HELPER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
+def _widened(kind: types.Type) -> types.Type:
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) else kind
+
+
 class Helper(CPUDispatcher):
     """A function for compiled callers; called from Python it runs as plain Python.
 
-    A dispatcher compiled without wrappers would crash the interpreter when Python calls it.
+    A dispatcher compiled without wrappers would crash the interpreter when Python calls it.  All
+    whole numbers are passed as int64, so that it is compiled once and not for every mix of widths.
     """
+
+    def get_call_template(self, args, kws):
+        wide = {name: _widened(kind) for name, kind in kws.items()}
+        return super().get_call_template(tuple(map(_widened, args)), wide)
 
     def __call__(self, *args):
         return self.py_func(*args)
@@ -50,37 +59,3 @@ def entry(func: Callable) -> Dispatcher | Callable:
     """Compile `func` with the wrapper that lets Python call it."""
     options = {**_COMMON, "no_cfunc_wrapper": True}
     return CPUDispatcher(py_func=func, targetoptions=options) if JIT else func
-
-
-if JIT:
-
-    @intrinsic
-    def prefetch(typingctx, array, index):
-        """Ask for the cache line of ``array[index]``, for writing; no effect on results."""
-        if not isinstance(array, types.Array) or not isinstance(index, types.Integer):
-            return None
-
-        def codegen(context, builder, signature, args):
-            from llvmlite import ir
-            from numba.np.arrayobj import make_array
-
-            view = make_array(signature.args[0])(context, builder, args[0])
-            where = context.cast(builder, args[1], signature.args[1], types.intp)
-            address = builder.bitcast(builder.gep(view.data, [where]), ir.IntType(8).as_pointer())
-            word = ir.IntType(32)
-            signature_ir = ir.FunctionType(
-                ir.VoidType(), [ir.IntType(8).as_pointer(), word, word, word]
-            )
-            target = builder.module.globals.get("llvm.prefetch.p0i8") or ir.Function(
-                builder.module, signature_ir, "llvm.prefetch.p0i8"
-            )
-            # for writing, keep in all cache levels, data cache
-            builder.call(target, [address, word(1), word(3), word(1)])
-            return context.get_dummy_value()
-
-        return types.void(array, index), codegen
-
-else:
-
-    def prefetch(array, index):
-        """Ask for the cache line of ``array[index]``; nothing to do without compilation."""

@@ -20,7 +20,7 @@ from kmbench.core.events import (
     SAMPLE,
     SHRINK,
 )
-from kmbench.core.jit import inlined, outlined, prefetch
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import drain_slot
 from kmbench.core.objects import (
     alloc_kernel_pages,
@@ -31,7 +31,8 @@ from kmbench.core.objects import (
     free_percpu,
 )
 from kmbench.core.paths import GROUP_GONE, GROUP_MADE
-from kmbench.core.release import rcu_release, settle, shrink_cache
+from kmbench.core.release import rcu_release, settle, shrink_caches
+from kmbench.core.rows import prefetch
 from kmbench.core.sample import write_sample
 from kmbench.core.state import DONE, OFFLINE, ONLINE, PERCPU, RELEASED, ROWS_FULL, UNLIMITED
 
@@ -130,17 +131,9 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             settle(S, H, P, cpu)
             if k.internal_head == k.internal_tail:
                 continue
-            item = S.internal[k.internal_head & (len(S.internal) - 1)]
+            e = S.internal[k.internal_head & (len(S.internal) - 1)]
             k.internal_head += 1
             k.nr_internal += 1
-            op = item.op
-            cpu = item.cpu
-            cache = item.cache
-            obj = item.obj
-            memcg = 0
-            gfp = 0
-            arg = 0
-            task = 0
             internal = 1
         else:
             if i >= stop:
@@ -156,38 +149,33 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
                 prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
             i += 1
             k.now = e.t
-            op = e.op
-            cpu = e.cpu
-            cache = e.cache
-            obj = e.obj
-            memcg = e.memcg
-            gfp = e.gfp
-            arg = e.arg
-            task = e.task
             internal = 0
+        op = e.op
+        cpu = e.cpu
+        obj = e.obj
         if op == FREE:
             if S.obj[obj].slab > 0:
-                free_object(S, H, P, cpu, obj, not (internal and cache))
+                free_object(S, H, P, cpu, obj, not (internal and e.cache))
                 k.nr_frees += 1 - internal
             else:
                 k.nr_skipped += 1 - internal
         elif op == ALLOC:
             if S.obj[obj].slab == 0:
                 failed = FAIL_NO_GROUP
-                if exists(S, memcg):
-                    failed = alloc_object(S, H, P, cpu, memcg, cache, gfp, arg, obj)
+                if exists(S, e.memcg):
+                    failed = alloc_object(S, H, P, cpu, e.memcg, e.cache, e.gfp, e.arg, obj)
                 k.nr_allocs += 1 - internal
                 if failed and not internal:
-                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+                    log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
             else:
                 k.nr_skipped += 1 - internal
         elif op == PAGE_ALLOC:
             if S.obj[obj].slab == 0:
                 failed = FAIL_NO_GROUP
-                if exists(S, memcg):
-                    failed = alloc_kernel_pages(S, H, P, cpu, memcg, cache, arg, gfp, obj)
+                if exists(S, e.memcg):
+                    failed = alloc_kernel_pages(S, H, P, cpu, e.memcg, e.cache, e.arg, e.gfp, obj)
                 if failed:
-                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+                    log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
             else:
                 k.nr_skipped += 1 - internal
         elif op == PAGE_FREE:
@@ -198,10 +186,10 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
         elif op == PERCPU_ALLOC:
             if S.obj[obj].slab == 0:
                 failed = FAIL_NO_GROUP
-                if exists(S, memcg):
-                    failed = alloc_percpu(S, H, P, cpu, memcg, arg, gfp, obj)
+                if exists(S, e.memcg):
+                    failed = alloc_percpu(S, H, P, cpu, e.memcg, e.arg, e.gfp, obj)
                 if failed:
-                    log_failure(S, op, memcg, cache, gfp, arg, failed)
+                    log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
             else:
                 k.nr_skipped += 1 - internal
         elif op == PERCPU_FREE:
@@ -210,8 +198,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             else:
                 k.nr_skipped += 1 - internal
         elif op == SHRINK:
-            for c in range(1 if cache == 0 else cache, k.nr_caches if cache == 0 else cache + 1):
-                shrink_cache(S, c, cpu)
+            shrink_caches(S, e.cache, cpu)
         elif op == SAMPLE:
             if not write_sample(S, H, P, timeline, caches, totals, k.now):
                 i -= 1
@@ -220,6 +207,6 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
         elif op == FLUSH:
             flush_stocks(S, H, P)
         elif CG_CREATE <= op <= ATTACH:
-            group_event(S, H, P, op, cpu, memcg, task, cache, arg)
+            group_event(S, H, P, op, cpu, e.memcg, e.task, e.cache, e.arg)
         k.nr_events += 1 - internal
     return i

@@ -6,7 +6,7 @@ mm/slub.c:slab_alloc_node, slab_post_alloc_hook).  The truth, who really allocat
 """
 
 from kmbench.core.events import ALLOC, CAUSE_NOT_SELECTED, FAIL_LIMIT, FAIL_PAGES, FREE
-from kmbench.core.jit import inlined
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.pages import alloc_pages, free_pages, node_of
 from kmbench.core.sheaf import sheaf_fill, sheaf_pop, sheaf_push, sheaf_refills, sheaf_spill
 from kmbench.core.slub import alloc_slow, free_slow
@@ -74,61 +74,76 @@ def unbilled_as(memcg, cause):
 
 
 @inlined
-def take_object(S, H, P, cache, cpu, memcg, gfp):
-    """One object of `cache` for `cpu`: the slab it sits in, 0 without pages, -1 if not charged."""
-    c = S.cache[cache]
-    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
-    slab = 0
-    refill = False
-    left = 1
-    if c.sheaf:
-        slab = sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
-        if slab:
-            left = 0
-        elif sheaf_refills(S, gfp):
-            refill = True
-            left = c.sheaf_capacity
-    while left > 0:
-        if pc.free > 0:
-            slab = pc.slab
-        else:
-            slab = alloc_slow(S, H, P, cache, cpu, memcg, gfp)
-            if slab <= 0:
-                if not refill or left < c.sheaf_capacity:
-                    break
-                refill = False  # nothing to fill the sheaf with: the plain path tries again
-                left = 1
-                continue
-        pc.free -= 1
-        S.slab[slab].inuse += 1
-        left -= 1
-        if refill:
-            sheaf_fill(S, c.sheaf, cpu, slab)
-    if refill and left < c.sheaf_capacity:
-        slab = sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
+def take_plain(S, H, P, cache, pc, cpu, memcg, gfp):
+    """One object of `cache` off the slabs: the slab it sits in, 0 without pages, -1 uncharged."""
+    slab = pc.slab
+    if pc.free <= 0:
+        slab = alloc_slow(S, H, P, cache, pc, cpu, memcg, gfp)
+        if slab <= 0:
+            return slab
+    pc.free -= 1
+    S.slab[slab].inuse += 1
     return slab
 
 
-@inlined
-def give_object(S, cache, cpu, slab, to_sheaves):
-    """Return an object of `slab` to the allocator; sheaves take only objects of their node."""
+@outlined
+def take_sheafed(S, H, P, cache, pc, cpu, memcg, gfp):
+    """One object of a cache with sheaves; a refill takes a sheaf's worth off the slabs."""
     c = S.cache[cache]
-    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
-    item = slab
-    spill = 0
-    k = S.k[0]
-    if c.sheaf and to_sheaves and S.slab[slab].node == cpu % k.nr_nodes:
-        spill = sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab)
-        item = sheaf_spill(S, c.sheaf, cpu) if spill else 0
-    while item:
-        S.slab[item].inuse -= 1
-        if pc.slab == item:
-            pc.free += 1
-        else:
-            free_slow(S, cache, cpu, item)
-        item = sheaf_spill(S, c.sheaf, cpu) if spill else 0
-    if spill:
+    slab = sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
+    if slab:
+        return slab
+    left = c.sheaf_capacity if sheaf_refills(S, gfp) else 0
+    filled = 0
+    while filled < left:
+        slab = take_plain(S, H, P, cache, pc, cpu, memcg, gfp)
+        if slab <= 0:
+            break
+        sheaf_fill(S, c.sheaf, cpu, slab)
+        filled += 1
+    if filled:
+        return sheaf_pop(S, c.sheaf, cpu, c.sheaf_capacity)
+    # nothing to fill the sheaf with: the plain path tries again
+    return take_plain(S, H, P, cache, pc, cpu, memcg, gfp)
+
+
+@inlined
+def take_object(S, H, P, cache, pc, cpu, memcg, gfp):
+    """One object of `cache` for `cpu`: the slab it sits in, 0 without pages, -1 if not charged."""
+    if S.cache[cache].sheaf:
+        return take_sheafed(S, H, P, cache, pc, cpu, memcg, gfp)
+    return take_plain(S, H, P, cache, pc, cpu, memcg, gfp)
+
+
+@inlined
+def give_plain(S, cache, pc, cpu, slab):
+    """Return an object of `slab` to it."""
+    S.slab[slab].inuse -= 1
+    if pc.slab == slab:
+        pc.free += 1
+    else:
+        free_slow(S, cache, pc, cpu, slab)
+
+
+@outlined
+def give_sheafed(S, cache, pc, cpu, slab):
+    """Put an object into this CPU's sheaves; when all are full, the spare one goes back."""
+    c = S.cache[cache]
+    if sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab):
+        item = sheaf_spill(S, c.sheaf, cpu)
+        while item:
+            give_plain(S, cache, pc, cpu, item)
+            item = sheaf_spill(S, c.sheaf, cpu)
         sheaf_push(S, c.sheaf, cpu, c.sheaf_capacity, slab)
+
+
+@inlined
+def give_object(S, cache, pc, cpu, slab, to_sheaves):
+    """Return an object of `slab` to the allocator; sheaves take only objects of their node."""
+    if S.cache[cache].sheaf and to_sheaves and S.slab[slab].node == cpu % S.k[0].nr_nodes:
+        give_sheafed(S, cache, pc, cpu, slab)
+    else:
+        give_plain(S, cache, pc, cpu, slab)
 
 
 @inlined
@@ -162,12 +177,12 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     billed = H.pre_alloc(S, P, cpu, memcg, cache, gfp, billed)
     if billed == NOMEM:
         return FAIL_LIMIT
-    slab = take_object(S, H, P, cache, cpu, memcg, gfp)
+    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
+    slab = take_object(S, H, P, cache, pc, cpu, memcg, gfp)
     if slab <= 0:
         if billed > 0 and billed != BY_CACHE:
             H.obj_free(S, P, cpu, cache, billed, 0)
         return FAIL_LIMIT if slab < 0 else FAIL_PAGES
-    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     o.slab = slab
     o.req = req if req > 0 else c.object_size
     pc.live += 1
@@ -204,7 +219,7 @@ def free_object(S, H, P, cpu, obj, to_sheaves):
     pc.live -= 1
     pc.req -= o.req
     o.slab = 0
-    give_object(S, cache, cpu, slab, to_sheaves)
+    give_object(S, cache, pc, cpu, slab, to_sheaves)
 
 
 @inlined

@@ -128,7 +128,7 @@ def return_object(S, cache, cpu, slab):
     if pc.slab == slab:
         pc.free += 1
     else:
-        free_slow(S, cache, cpu, slab)
+        free_slow(S, cache, pc, cpu, slab)
 
 
 @outlined
@@ -183,3 +183,13 @@ def shrink_cache(S, cache, on_cpu):
                 discard(S, slab, on_cpu)
             slab = following
         sort_partial(S, row, k.shrink_promotes != 0)
+
+
+@outlined
+def shrink_caches(S, cache, on_cpu):
+    """Shrink one cache, or with row 0 every cache."""
+    if cache > 0:
+        shrink_cache(S, cache, on_cpu)
+    else:
+        for row in range(1, S.k[0].nr_caches):
+            shrink_cache(S, row, on_cpu)

@@ -18,8 +18,8 @@ CACHE_COLUMNS = (
     "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone",
 )  # fmt: skip
 TOTAL_COLUMNS = (
-    "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata",
-    "billed_to_root", "unbilled_not_selected", "unbilled_pending", "unbilled_interrupt",
+    "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
+    "unbilled_not_selected", "unbilled_pending", "unbilled_interrupt",
     "unbilled_kthread", "unbilled_nofail", "unbilled_dying", "unbilled_vector",
     "unbilled_charge_failed",
 )  # fmt: skip
@@ -33,7 +33,7 @@ def _groups(S, timeline, t):
         S.memcg[S.stock[row].memcg].stock += S.stock[row].nr * page
     for m in range(1, k.nr_groups):
         g = S.memcg[m]
-        if g.state == ONLINE or g.state == OFFLINE:
+        if g.state == ONLINE or g.state == OFFLINE or g.objects > 0 or g.true_pages > 0:
             row = k.nr_timeline
             kmem = S.counter[m * 2 + COUNTER_KMEM]
             memory = S.counter[m * 2 + COUNTER_MEMORY]
@@ -145,7 +145,9 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     totals[4, row] = k.nr_free_pages
     totals[5, row] = k.percpu_bytes
     totals[6, row] = k.metadata
-    totals[7, row] = S.memcg[1].billed_slab
+    totals[7, row] = 0
+    for memcg in range(2, k.nr_groups):
+        totals[7, row] += S.memcg[memcg].true_slab
     for cause in range(1, len(S.unbilled)):
         totals[7 + cause, row] = S.unbilled[cause].bytes
     k.nr_total_rows += 1

@@ -152,10 +152,9 @@ def push_cpu_partial(S, pc, slab):
 
 
 @inlined
-def put_cpu_partial(S, cache, cpu, slab):
+def put_cpu_partial(S, cache, pc, cpu, slab):
     """A slab that was full goes to this CPU's partial list; a list that is full moves on whole."""
     k = S.k[0]
-    pc = S.cpu[cache * k.nr_cpus + cpu]
     limit = S.cache[cache].cpu_partial
     if pc.partial:
         held = pc.nr_partial if k.partial_in_slabs else S.slab[pc.partial].pobjects
@@ -166,7 +165,7 @@ def put_cpu_partial(S, cache, cpu, slab):
 
 
 @inlined
-def free_slow(S, cache, cpu, slab):
+def free_slow(S, cache, pc, cpu, slab):
     """Return an object to a slab that is not this CPU's active slab (mm/slub.c:__slab_free).
 
     The caller has already lowered ``inuse``.
@@ -186,7 +185,7 @@ def free_slow(S, cache, cpu, slab):
     elif s.where == FULL:
         if S.cache[cache].cpu_partial:
             S.path[FREE_TO_CPU_PARTIAL].count += 1
-            put_cpu_partial(S, cache, cpu, slab)
+            put_cpu_partial(S, cache, pc, cpu, slab)
         else:
             S.path[FREE_FULL_TO_NODE].count += 1
             put_on_node(S, cache, slab, cpu)
@@ -273,14 +272,13 @@ def new_slab(S, H, P, cache, cpu, memcg, gfp):
 
 
 @inlined
-def alloc_slow(S, H, P, cache, cpu, memcg, gfp):
+def alloc_slow(S, H, P, cache, pc, cpu, memcg, gfp):
     """Find a slab with a free object once the cpu freelist is empty (mm/slub.c:___slab_alloc).
 
     Makes it this CPU's active slab with all its free objects on the cpu freelist.  Returns its row,
     0 without pages, -1 if a charge failed.
     """
     k = S.k[0]
-    pc = S.cpu[cache * k.nr_cpus + cpu]
     slab = pc.slab
     if slab:
         s = S.slab[slab]

@@ -9,18 +9,21 @@ used after a change to anything it was compiled from.
 With ``NUMBA_DISABLE_JIT=1`` the same object works as plain Python.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from numba.core import caching, types
+from numba.core import caching, config, types
 from numba.core.datamodel import models, register_default
 from numba.core.errors import NumbaError
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import NativeValue, infer_getattr, lower_getattr_generic, typeof_impl, unbox
 
+from kmbench.core import jit, rows
 from kmbench.core.fingerprint import fingerprint, plain
 from kmbench.core.hooks import RETURNS, STRATEGY_HOOKS
 from kmbench.core.jit import JIT, entry, inlined
@@ -192,6 +195,13 @@ def reason_of(error: Exception) -> str:
     return f"{file}:{line}: {reason}" if line else f"{file}: {reason}"
 
 
+@cache
+def _lowering() -> str:
+    """Hash of the code that decides how the rest is compiled."""
+    sources = (Path(module.__file__).read_bytes() for module in (jit, rows))
+    return hashlib.sha256(b"".join(sources)).hexdigest()
+
+
 def as_helper(func: Callable) -> Callable:
     """A hook as the loop calls it: compiled inline, unless its author chose otherwise."""
     return func if hasattr(func, "py_func") or not JIT else inlined(func)
@@ -200,7 +210,7 @@ def as_helper(func: Callable) -> Callable:
 def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
     """One engine of `loop` with `hooks`; compiled at the first call for its arguments."""
     helpers = {name: as_helper(func) for name, func in sorted(hooks.items())}
-    key = fingerprint([loop, *helpers.values()], tuple(helpers))
+    key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), config.BOUNDSCHECK)
     made = Hooks(key, helpers)
     call = entry(loop)
     folder = cache_folder() / key

@@ -8,6 +8,7 @@ instead.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page fr
 
 import numpy as np
 
+from kmbench.core.events import EVENT
 from kmbench.core.tables import tables_class
 
 NR_ORDERS = 11
@@ -148,13 +149,14 @@ CACHE = np.dtype(
     align=True,
 )
 
-# 104 bytes per group.
+# 112 bytes per group.
 MEMCG = np.dtype(
     [
         ("parent", "i4"),
         ("state", "i4"),
         ("objcg_memcg", "i4"),  # where charges and objects of this group go: itself while online
         ("objcg_refs", "i4"),  # what holds this group's obj_cgroup; kept by strategies
+        ("objcg_pages", "i8"),  # pages that obj_cgroups charged to this group; kept by strategies
         ("nr_charged_bytes", "i8"),  # left-over bytes of its obj_cgroup, on no CPU's stock
         ("true_slab", "i8"),  # slots of live objects that its tasks allocated
         ("true_pages", "i8"),  # kernel pages and per-cpu bytes that its tasks allocated
@@ -178,7 +180,7 @@ PATH = np.dtype([("count", "i8")])
 UNBILLED = np.dtype([("bytes", "i8"), ("objects", "i8")])  # row CAUSE_*
 PFN = np.dtype([("next", "i4"), ("prev", "i4"), ("free_order", "i4")])  # free_order: order + 1
 AREA = np.dtype([("head", "i4"), ("nr", "i4")])  # row node * NR_ORDERS + order; head: pfn + 1
-INTERNAL = np.dtype([("op", "i4"), ("cpu", "i4"), ("cache", "i4"), ("obj", "i4")])
+INTERNAL = EVENT
 RCU = np.dtype([("due", "i8"), ("slab", "i4"), ("cpu", "i4")])
 FAILURE = np.dtype(
     [("t", "i8"), ("op", "i4"), ("memcg", "i4"), ("cache", "i4"), ("gfp", "i8"), ("arg", "i4"),

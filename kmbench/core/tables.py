@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kmbench.core.jit import JIT
+from kmbench.core.rows import register_tables
+
 _PREFIX = "Tables__"
 
 
@@ -18,6 +21,8 @@ def __getattr__(name: str) -> type:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     made = namedtuple(name, name.removeprefix(_PREFIX).split("__"), module=__name__)
     globals()[name] = made
+    if JIT:
+        register_tables(made)
     return made
 
 
@@ -32,8 +37,6 @@ def records(length: int, dtype: np.dtype) -> np.ndarray:
 
     A recarray where the model runs as plain Python: there ``array[i].field`` must work too.
     """
-    from kmbench.core.jit import JIT
-
     made = np.zeros(length, dtype)
     return made if JIT else made.view(np.recarray)
 

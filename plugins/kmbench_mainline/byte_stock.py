@@ -65,6 +65,19 @@ def charge_pages(S, P, cpu, memcg, nr, gfp):
 
 
 @outlined
+def hand_over(S, memcg, target):
+    """What the obj_cgroups charged to a removed group is `target`'s, an ancestor's, from now on.
+
+    The kernel leaves the removed group's own counters as they were; nobody can read them.
+    """
+    g = S.memcg[memcg]
+    counter_uncharge(S, COUNTER_KMEM, memcg, g.objcg_pages, target)
+    counter_uncharge(S, COUNTER_MEMORY, memcg, g.objcg_pages, target)
+    S.memcg[target].objcg_pages += g.objcg_pages
+    g.objcg_pages = 0
+
+
+@outlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
     counter_uncharge(S, COUNTER_KMEM, memcg, nr, 0)
@@ -72,6 +85,14 @@ def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
         refill_stock(S, cpu, memcg, nr)
     else:
         counter_uncharge(S, COUNTER_MEMORY, memcg, nr, 0)
+
+
+@inlined
+def uncharge_objcg(S, P, cpu, objcg, nr, through_stock):
+    """Give back whole pages of an obj_cgroup, on the counters of the group that holds it now."""
+    memcg = holder(S, objcg)
+    S.memcg[memcg].objcg_pages -= nr
+    uncharge_pages(S, P, cpu, memcg, nr, through_stock)
 
 
 @outlined
@@ -86,7 +107,7 @@ def release_if_last(S, P, objcg):
     nr = g.nr_charged_bytes >> S.k[0].page_shift
     g.nr_charged_bytes -= nr << S.k[0].page_shift
     if nr > 0:
-        uncharge_pages(S, P, 0, holder(S, objcg), nr, False)
+        uncharge_objcg(S, P, 0, objcg, nr, False)
 
 
 @outlined
@@ -100,7 +121,7 @@ def drain(S, P, cpu):
     k = S.k[0]
     nr = stock.bytes >> k.page_shift
     if nr > 0:
-        uncharge_pages(S, P, cpu, holder(S, objcg), nr, False)
+        uncharge_objcg(S, P, cpu, objcg, nr, False)
     S.memcg[objcg].nr_charged_bytes += stock.bytes & (k.page_size - 1)
     stock.objcg = 0
     stock.bytes = 0
@@ -136,7 +157,7 @@ def refill(S, P, cpu, objcg, nr_bytes, keep):
             count(S, PAGES_BACK)
             nr = stock.bytes >> k.page_shift
             stock.bytes &= k.page_size - 1
-            uncharge_pages(S, P, cpu, holder(S, objcg), nr, True)
+            uncharge_objcg(S, P, cpu, objcg, nr, True)
 
 
 @outlined
@@ -145,8 +166,10 @@ def charge_miss(S, P, cpu, memcg, nr_bytes, gfp):
     k = S.k[0]
     count(S, STOCK_MISS)
     rest = nr_bytes & (k.page_size - 1)
-    if not charge_pages(S, P, cpu, memcg, (nr_bytes >> k.page_shift) + (rest > 0), gfp):
+    nr = (nr_bytes >> k.page_shift) + (rest > 0)
+    if not charge_pages(S, P, cpu, memcg, nr, gfp):
         return False
+    S.memcg[memcg].objcg_pages += nr
     if rest > 0:
         refill(S, P, cpu, memcg, k.page_size - rest, True)
     return True

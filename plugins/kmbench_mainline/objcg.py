@@ -6,18 +6,6 @@ Caches are shared; what is billed is an object's slot and the 8 bytes of its pla
 obj_cgroup vector.
 """
 
-from kmbench_mainline.byte_stock import (
-    PATHS,
-    TABLES,
-    charge_bytes,
-    charge_pages,
-    flush,
-    release_if_last,
-    sample,
-    uncharge_bytes,
-    uncharge_pages,
-)
-
 from kmbench.core.build import Accounting
 from kmbench.core.ops import (
     CAUSE_CHARGE,
@@ -36,13 +24,25 @@ from kmbench.core.ops import (
     SLAB_ACCOUNT,
     ask_vector,
     drain_all_stock,
-    holder,
     inlined,
     online_ancestor,
     reparent,
 )
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
+from kmbench_mainline.byte_stock import (
+    PATHS,
+    TABLES,
+    charge_bytes,
+    charge_pages,
+    flush,
+    hand_over,
+    release_if_last,
+    sample,
+    uncharge_bytes,
+    uncharge_objcg,
+    uncharge_pages,
+)
 
 FORCES = GFP_NOFAIL | CTX_MEMALLOC  # charges that go over the limit in both eras
 VECTOR_BYTES = 8  # an object's pointer in the vector
@@ -129,6 +129,7 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
     if pays > 0:
         if not charge_pages(S, P, cpu, pays, 1 << order, gfp):
             return NOMEM
+        S.memcg[pays].objcg_pages += 1 << order
         S.memcg[pays].objcg_refs += 1
     return pays
 
@@ -136,7 +137,7 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
 def page_free(S, P, cpu, billed, kind, order):
     """6.18: pages hold the obj_cgroup and go back through the page stock."""
     if billed > 0:
-        uncharge_pages(S, P, cpu, holder(S, billed), 1 << order, True)
+        uncharge_objcg(S, P, cpu, billed, 1 << order, True)
         S.memcg[billed].objcg_refs -= 1
         if S.memcg[billed].state != ONLINE:
             release_if_last(S, P, billed)
@@ -180,7 +181,7 @@ def percpu_free(S, P, cpu, billed, nr_bytes):
 
 def cg_offline(S, P, cpu, memcg):
     """The group's obj_cgroup is handed to the nearest online ancestor (memcg_reparent_objcgs)."""
-    reparent(S, memcg)
+    hand_over(S, memcg, reparent(S, memcg))
     drain_all_stock(S, memcg)
     release_if_last(S, P, memcg)
 

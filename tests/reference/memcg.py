@@ -117,6 +117,14 @@ class Groups:
             row = self.rows[row].parent
         return max(row, ROOT)
 
+    def passes(self, row: int, middle: int) -> bool:
+        """Whether what ``row`` stands for came to ``middle`` before that was removed."""
+        while row > ROOT and row != middle:
+            if self.rows[row].state is State.ONLINE:
+                return False
+            row = self.rows[row].parent
+        return row == middle
+
     def is_descendant(self, row: int, ancestor: int) -> bool:
         while row > ROOT and row != ancestor:
             row = self.rows[row].parent

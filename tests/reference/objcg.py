@@ -152,6 +152,14 @@ class ObjCgroup(NoAccounting):
         self.return_pages_direct(row, pages)
 
     def cg_offline(self, row, cpu):
+        """Whatever obj_cgroups charged to the group is its online ancestor's from now on."""
+        target = self.groups[self.groups.resolve(row)]
+        pages = sum(
+            group.objcg_pages for group in self.groups if self.groups.passes(group.row, row)
+        )
+        for counter in ("memory", "kmem"):
+            until = getattr(target, counter) if target.row > ROOT else None
+            getattr(self.groups[row], counter).uncharge(pages, until)
         self.page_stock.drain_subtree(row)
         self.objcg_put(cpu, row)
 

@@ -73,7 +73,7 @@ def _memcgs(model) -> dict:
 
 def _unaccounted(model) -> dict:
     """Slot bytes of slab objects that belong to a group and are billed to nobody, by cause."""
-    unaccounted = {name: 0 for name in ev.CAUSE_NAMES[1:]}
+    unaccounted = dict.fromkeys(ev.CAUSE_NAMES[1:], 0)
     for obj in model.objects.values():
         payer = model.strategy.payer(obj) if obj.slab else 0
         if payer < 0:
