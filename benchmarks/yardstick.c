@@ -468,6 +468,14 @@ static void uncharge_pages(struct sim *S, int cpu, int memcg, int nr, bool throu
 		counter_uncharge(S, COUNTER_MEMORY, memcg, nr);
 }
 
+static void uncharge_objcg(struct sim *S, int cpu, int objcg, int nr, bool through_stock)
+{
+	int memcg = holder(S, objcg);
+
+	S->memcg[memcg].objcg_pages -= nr;
+	uncharge_pages(S, cpu, memcg, nr, through_stock);
+}
+
 static void drain(struct sim *S, int cpu)
 {
 	struct byte_stock *stock = &S->byte_stock[cpu];
@@ -477,7 +485,7 @@ static void drain(struct sim *S, int cpu)
 		return;
 	count(S, BYTE_STOCK_DRAIN);
 	if (stock->bytes >> shift)
-		uncharge_pages(S, cpu, holder(S, objcg), stock->bytes >> shift, false);
+		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
 	S->memcg[objcg].nr_charged_bytes += stock->bytes & ((1 << shift) - 1);
 	stock->objcg = 0;
 	stock->bytes = 0;
@@ -503,7 +511,7 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 
 		count(S, BYTE_STOCK_PAGES_BACK);
 		stock->bytes &= (1 << shift) - 1;
-		uncharge_pages(S, cpu, holder(S, objcg), nr, true);
+		uncharge_objcg(S, cpu, objcg, nr, true);
 	}
 }
 
@@ -523,6 +531,7 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 	rest = nr_bytes & ((1 << shift) - 1);
 	if (!charge_pages(S, cpu, memcg, nr + (rest > 0), gfp))
 		return false;
+	S->memcg[memcg].objcg_pages += nr + (rest > 0);
 	if (rest)
 		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true);
 	return true;

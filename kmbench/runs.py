@@ -83,7 +83,9 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     workload = source.open(given, scenario.host())
     common = {
         "scenario": {
-            k: v for k, v in asdict(scenario).items() if k not in ("strategies", "folder", "description")
+            k: v
+            for k, v in asdict(scenario).items()
+            if k not in ("strategies", "folder", "description")
         },
         "workload": given,
         "trace": workload.trace_hash,
@@ -134,7 +136,9 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
-    versions = {key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")}
+    versions = {
+        key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")
+    }
     workload_identity = {
         key: plan.identity[key] for key in ("scenario", "workload", "trace", "workload_plugin")
     }

@@ -131,7 +131,9 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
     plugin = workload.pop("plugin", None)
     if not isinstance(plugin, str):
         raise UsageProblem(f"{name}: workload.plugin: expected the name of a workload")
-    machine = Machine(**_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name))
+    machine = Machine(
+        **_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
+    )
     strategies = _table(values.pop("strategies", {}), f"{name}: strategies")
     for key, parameters in strategies.items():
         _table(parameters, f"{name}: strategies.{key}")

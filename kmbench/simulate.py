@@ -81,9 +81,9 @@ class Simulation:
         )
         self.engine: Engine = specialise(engine, strategy.resolved_hooks())
         self._rows = {
-            "timeline": _Rows(len(TIMELINE_COLUMNS), 4 * len(self.S.memcg)),
-            "caches": _Rows(len(CACHE_COLUMNS), len(self.S.cache)),
-            "totals": _Rows(len(TOTAL_COLUMNS), 1),
+            "timeline": _Rows(len(TIMELINE_COLUMNS), "nr_timeline", "nr_groups"),
+            "caches": _Rows(len(CACHE_COLUMNS), "nr_cache_rows", "nr_caches"),
+            "totals": _Rows(len(TOTAL_COLUMNS), "nr_total_rows", "nr_nodes"),
         }
         self.compile_s, self.cache_hit = self._compile()
         self._load()
@@ -93,7 +93,16 @@ class Simulation:
 
     def _arguments(self, events: np.ndarray) -> tuple:
         buffers = (self._rows[name].buffer for name in ("timeline", "caches", "totals"))
-        return (self.S, self.engine.hooks, self.P, events, 0, len(events), self.look_ahead, *buffers)
+        return (
+            self.S,
+            self.engine.hooks,
+            self.P,
+            events,
+            0,
+            len(events),
+            self.look_ahead,
+            *buffers,
+        )
 
     def _compile(self) -> tuple[float, bool]:
         return self.engine.compile_for(*self._arguments(read_only(np.zeros(0, EVENT))))
@@ -123,18 +132,13 @@ class Simulation:
             start = self.engine.call(S, hooks, P, events, start, stop, ahead, *buffers)
             if S.k["status"][0] == DONE:
                 return
-            for counter, rows in zip(
-                ("nr_timeline", "nr_cache_rows", "nr_total_rows"), self._rows.values(), strict=True
-            ):
-                rows.keep(int(S.k[counter][0]))
-                S.k[counter] = 0
+            for rows in self._rows.values():
+                rows.keep(S.k[0])
             buffers = [rows.buffer for rows in self._rows.values()]
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Timeline, caches and totals written so far, (columns, rows) each."""
-        counters = ("nr_timeline", "nr_cache_rows", "nr_total_rows")
-        rows = zip(counters, self._rows.values(), strict=True)
-        timeline, caches, totals = (r.all(int(self.S.k[c][0])) for c, r in rows)
+        timeline, caches, totals = (rows.all(self.S.k[0]) for rows in self._rows.values())
         return timeline, caches, totals
 
     def teardown(self) -> int:
@@ -144,21 +148,27 @@ class Simulation:
 
 
 class _Rows:
-    """A table that grows by buffers: the engine fills one, full ones are kept."""
+    """A table that grows by buffers: the engine fills one, full ones are kept.
 
-    def __init__(self, columns: int, at_least: int):
-        self.columns = columns
-        self.capacity = max(MIN_ROWS, 2 * at_least)
+    ``k[used]`` is how many rows of the buffer are filled, ``k[sample]`` the most that one sample
+    can take.
+    """
+
+    def __init__(self, columns: int, used: str, sample: str):
+        self.columns, self.used, self.sample = columns, used, sample
         self.kept: list[np.ndarray] = []
-        self.buffer = np.zeros((columns, self.capacity), np.int64)
+        self.buffer = np.zeros((columns, MIN_ROWS), np.int64)
 
-    def keep(self, rows: int) -> None:
-        self.kept.append(self.buffer[:, :rows])
-        self.capacity *= 2
-        self.buffer = np.zeros((self.columns, self.capacity), np.int64)
+    def keep(self, k: np.void) -> None:
+        """Set the filled rows aside and go on with a larger buffer."""
+        self.kept.append(self.buffer[:, : int(k[self.used])])
+        rows = max(2 * self.buffer.shape[1], 2 * int(k[self.sample]))
+        self.buffer = np.zeros((self.columns, rows), np.int64)
+        k[self.used] = 0
 
-    def all(self, rows: int) -> np.ndarray:
-        last = self.buffer[:, :rows]
+    def all(self, k: np.void) -> np.ndarray:
+        """Everything so far, (columns, rows)."""
+        last = self.buffer[:, : int(k[self.used])]
         return np.concatenate([*self.kept, last], axis=1) if self.kept else last
 
 

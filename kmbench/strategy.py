@@ -18,10 +18,11 @@ class Strategy:
     """A way to account kernel memory to groups.
 
     `hooks` maps names of :mod:`kmbench.core.hooks` to plain module-level functions of the same
-    arguments; those left out are compiled to nothing.  `tables` are its own state, sized by the host and zeroed;
-    whole-number, number and true/false parameters reach the hooks as ``P.par[0].name``.
-    `copy_name` names a copy of `cache` for `group` (or its `row`) in results.  `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
-    setup, parameters)` runs once, as Python, before the first event.  `paths` are counted by
+    arguments; those left out are compiled to nothing.  `tables` are its own state, sized by the
+    host and zeroed; numeric and true/false parameters reach the hooks as ``P.par[0].name``.
+    `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
+    setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
+    `cache` for `group` (or its `row`) in results.  `paths` are counted by
     ``count(S, PLUGIN_PATH + i)``.
     """
 

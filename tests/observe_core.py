@@ -67,12 +67,13 @@ def _cache(S, k, row) -> dict:
         "live": sum(int(pc["live"]) for pc in per_cpu),
         "node_partial": [[_shape(S, s) for s in slabs] for slabs in on_nodes],
         "cpu_slab": [
-            (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None
-            for pc in per_cpu
+            (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None for pc in per_cpu
         ],
         "cpu_partial": [[_shape(S, s) for s in slabs] for slabs in partial],
         "sheaves": [(int(s["nr_main"]), int(s["nr_spare"])) if sheaf else (0, 0) for s in sheaves],
-        "barn_full": [int(S.barn[sheaf * nodes + n]["nr_full"]) if sheaf else 0 for n in range(nodes)],
+        "barn_full": [
+            int(S.barn[sheaf * nodes + n]["nr_full"]) if sheaf else 0 for n in range(nodes)
+        ],
         "slabs_made": int(c["slabs_made"]),
         "slabs_gone": int(c["slabs_gone"]),
     }

@@ -101,7 +101,11 @@ def test_a_missing_plugin_file_is_bad_usage(tmp_path):
 @pytest.mark.parametrize(
     ("hooks", "registered", "message"),
     [
-        ("def post_aloc(S, P): pass", '"post_aloc": post_aloc', "no hook 'post_aloc'; did you mean"),
+        (
+            "def post_aloc(S, P): pass",
+            '"post_aloc": post_aloc',
+            "no hook 'post_aloc'; did you mean",
+        ),
         (
             "def select(S, P, cpu):\n    return 1",
             '"select": select',

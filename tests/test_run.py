@@ -71,7 +71,9 @@ def test_pairs_need_one_slab_a_cpu_and_leave_nothing_charged(tmp_path):
 
 def test_strategies_see_the_same_objects(tmp_path):
     results = kmbench.run(scenario(groups=20, objects=30, freed=0.5), STRATEGIES, out=tmp_path)
-    truth = results.timeline.select("t", "sample", "memcg", "true_slab", "objects", "run_id").collect()
+    truth = results.timeline.select(
+        "t", "sample", "memcg", "true_slab", "objects", "run_id"
+    ).collect()
     parts = [part.drop("run_id") for _, part in truth.group_by("run_id")]
     assert all(part.equals(parts[0]) for part in parts)
     assert results.runs.select("workload_hash").collect().n_unique() == 1
@@ -89,11 +91,15 @@ def test_the_same_seed_gives_the_same_bytes_in_two_processes(tmp_path):
     assert len(files) == 12
     for name in files:
         if name.parts[0] != "timing":
-            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), (
+                name
+            )
 
 
 def test_another_seed_frees_other_objects(tmp_path):
-    results = kmbench.run(scenario(groups=20, objects=30, freed=0.5), ["none"], seeds=2, out=tmp_path)
+    results = kmbench.run(
+        scenario(groups=20, objects=30, freed=0.5), ["none"], seeds=2, out=tmp_path
+    )
     assert results.runs.select("run_id").collect().n_unique() == 2
     partial = results.caches.filter(pl.col("node_partial") > 0).collect()
     assert partial.group_by("run_id").agg(pl.col("node_partial", "idle")).n_unique() == 2

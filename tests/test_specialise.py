@@ -1,4 +1,4 @@
-"""The compiled engines' cache: found again, and never used after a change to what it was made of."""
+"""The cache of compiled engines: found again, never used after a change to what made it."""
 
 import json
 import os
@@ -86,7 +86,11 @@ def run_program(folder: Path) -> list:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -97,13 +101,18 @@ def test_an_edit_anywhere_recompiles_and_other_edits_do_not(tmp_path):
     write_plugin(tmp_path)
     assert run_program(tmp_path) == [10, False]
     assert run_program(tmp_path) == [10, True]
-    comment = {"mine/helper.py": "# a comment moves every line\n" + textwrap.dedent(PLUGIN["mine/helper.py"])}
+    comment = {
+        "mine/helper.py": "# a comment moves every line\n"
+        + textwrap.dedent(PLUGIN["mine/helper.py"])
+    }
     write_plugin(tmp_path, comment)
     assert run_program(tmp_path) == [10, True]
     unreached = {"mine/helper.py": PLUGIN["mine/helper.py"].replace("return 7", "return 8")}
     write_plugin(tmp_path, unreached)
     assert run_program(tmp_path) == [10, True]
-    two_imports_away = {"mine/deep.py": PLUGIN["mine/deep.py"].replace("return STEP", "return STEP + 2")}
+    two_imports_away = {
+        "mine/deep.py": PLUGIN["mine/deep.py"].replace("return STEP", "return STEP + 2")
+    }
     write_plugin(tmp_path, two_imports_away)
     assert run_program(tmp_path) == [30, False]
     constant_three_away = {"mine/constants.py": "STEP = 5\n"}
@@ -151,7 +160,9 @@ class TestFingerprint:
     def test_a_global_that_cannot_be_hashed_is_named_with_its_place(self):
         names: dict = {"TABLE": {}}
         exec(compile("def f():\n return TABLE", "plugin.py", "exec"), names)
-        with pytest.raises(PluginProblem, match=r"plugin.py:1: f uses the global 'TABLE' of type dict"):
+        with pytest.raises(
+            PluginProblem, match=r"plugin.py:1: f uses the global 'TABLE' of type dict"
+        ):
             fingerprint([names["f"]])
 
 
@@ -167,7 +178,9 @@ def test_the_core_counts_no_references(tmp_path, monkeypatch):
     from kmbench.plugins import load_plugins
     from kmbench.simulate import Simulation, read_only
 
-    setup = Setup(Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 2)
+    setup = Setup(
+        Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 2
+    )
     simulation = Simulation(setup, load_plugins().strategy("none"))
     dispatcher = simulation.engine.dispatcher
     simulation.feed(read_only(np.zeros(0, EVENT)))

@@ -38,8 +38,8 @@ def summarise(
     The three tables have the columns of :mod:`kmbench.store.schema` (``run_id`` is not needed).
     ``unaccounted``: int64 (samples, NR_CAUSES), bytes of live objects billed to nobody by cause;
     column 0 is not used.  ``owned``: int64 (samples,), slot bytes of live objects that belong to a
-    group, in groups that are gone too; without it those of the timeline.  ``metadata``: int64 (samples,), bytes.  ``leak``: bytes charged after
-    full teardown, ``None`` when there was none.
+    group, in groups that are gone too; without it those of the timeline.  ``metadata``: int64
+    (samples,), bytes.  ``leak``: bytes charged after full teardown, ``None`` when there was none.
     """
     lines = _lazy(timeline)
     nr_samples = _scalar(lines.select(pl.col("sample").n_unique()))

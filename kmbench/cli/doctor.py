@@ -65,12 +65,10 @@ def _packages() -> Iterator[Check]:
 
 
 def _cache_folder() -> Check:
-    """Where compiled engines are kept: numba's folder, or beside the sources."""
-    import kmbench
+    """Where compiled engines are kept."""
+    from kmbench.core.specialise import cache_folder
 
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    origin = kmbench.__file__ or (list(kmbench.__path__) + ["."])[0] + "/x"
-    folder = Path(named) if named else Path(origin).parent / "core" / "__pycache__"
+    folder = cache_folder()
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -78,9 +76,10 @@ def _cache_folder() -> Check:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        words = f"{folder}: {error.strerror}; engines are compiled anew in every process unless "
-        return Check("compile cache", WARNING, words + "NUMBA_CACHE_DIR names a writable folder")
-    return Check("compile cache", OK, f"{folder} is writable")
+        words = f"{folder}: {error.strerror}; every process compiles its engines anew unless "
+        return Check("compile cache", WARNING, words + "KMBENCH_CACHE names a writable folder")
+    kept = sum(1 for _ in folder.glob("*")) if folder.exists() else 0
+    return Check("compile cache", OK, f"{folder} is writable, {kept} engines kept")
 
 
 def _plugins() -> Iterator[Check]:

@@ -130,7 +130,24 @@ def _print(results: list, out: Path, as_json: bool) -> None:
     else:
         from kmbench.analysis.overview import main_table
 
-        emit(f"{main_table(shown, ids)}\n".encode(), None)
+        emit(f"{main_table(shown, ids)}\n\n{_effort(shown)}\n".encode(), None)
+
+
+def _effort(shown) -> str:
+    """One line: what reading, compiling and replaying took, apart."""
+    import polars as pl
+
+    with shown.reading():
+        sums = shown.timing.select(
+            pl.col("events", "engine_s", "reader_s", "compile_s", "cache_hit").sum(), runs=pl.len()
+        ).collect()
+    row = sums.row(0, named=True)
+    rate = row["events"] / row["engine_s"] / 1e6 if row["engine_s"] else 0.0
+    return (
+        f"{row['events']:,} events in {row['runs']} runs: engine {row['engine_s']:.2f} s "
+        f"({rate:.1f} M events/s), reader {row['reader_s']:.2f} s, compiling or loading "
+        f"{row['compile_s']:.2f} s ({row['cache_hit']} of {row['runs']} engines from the cache)"
+    )
 
 
 def warn_failed(plugins) -> None:

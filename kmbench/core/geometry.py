@@ -148,7 +148,9 @@ def kmalloc_bucket(nr_bytes: int) -> int:
     return 0
 
 
-def kmalloc_caches(era: str = "6.18", cpus: int = 2, page_size: int = 4096) -> tuple[CacheSpec, ...]:
+def kmalloc_caches(
+    era: str = "6.18", cpus: int = 2, page_size: int = 4096
+) -> tuple[CacheSpec, ...]:
     """The kmalloc-normal caches, kmalloc-8 to kmalloc-8k."""
     return tuple(
         make_cache(

@@ -59,9 +59,7 @@ def make_copy(S, memcg, root):
 def copy_bytes(S):
     """Bytes that one copy of a cache costs besides its slabs."""
     k = S.k[0]
-    return (
-        KMEM_CACHE_BYTES + KMEM_CACHE_NODE_BYTES * k.nr_nodes + KMEM_CACHE_CPU_BYTES * k.nr_cpus
-    )
+    return KMEM_CACHE_BYTES + KMEM_CACHE_NODE_BYTES * k.nr_nodes + KMEM_CACHE_CPU_BYTES * k.nr_cpus
 
 
 @inlined

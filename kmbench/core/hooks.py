@@ -104,4 +104,6 @@ STRATEGY_HOOKS: dict[str, Callable] = {
 
 # What a hook must return, as the kind that it is checked against: nothing, a truth value, a row.
 RETURNS = dict.fromkeys(STRATEGY_HOOKS, "none")
-RETURNS |= dict.fromkeys(("select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc"), "row") | {"slab_new": "truth"}  # fmt: skip
+RETURNS["slab_new"] = "truth"
+for _name in ("select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc"):
+    RETURNS[_name] = "row"

@@ -145,7 +145,8 @@ def try_charge(S, cpu, memcg, nr, gfp):
 
     Returns 0, or the row of the group that was over its limit.  Without reclaim a limit hit ends as
     the NOMEM end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force
-    the charge (by version: ``Accounting.forces``).  The optional batch never forces and never fails the charge.
+    the charge (by version: ``Accounting.forces``).  The optional batch never forces and
+    never fails the charge.
     """
     k = S.k[0]
     if consume_stock(S, cpu, memcg, nr):

@@ -1,4 +1,4 @@
-"""What an event does: objects, kernel pages and per-CPU memory allocated and freed, with their bill.
+"""What an event does: objects, kernel pages and per-CPU memory come and go, with their bill.
 
 The order of an allocation is the kernel's: the strategy selects the cache and may charge before
 the object, the allocator serves it, the strategy may charge after it (Linux 6.18

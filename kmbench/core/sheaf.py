@@ -27,7 +27,7 @@ def half_base(S, row, half):
 
 @inlined
 def sheaf_pop(S, sheaf, cpu, capacity):
-    """Take an object from this CPU's sheaves or the node's barn; its slab, or 0 if all are empty."""
+    """Take an object from this CPU's sheaves or the node's barn; its slab, 0 if all are empty."""
     k = S.k[0]
     row = sheaf * k.nr_cpus + cpu
     p = S.sheaf[row]
@@ -56,7 +56,7 @@ def sheaf_pop(S, sheaf, cpu, capacity):
 
 @inlined
 def sheaf_refills(S, gfp):
-    """Whether an allocation that found every sheaf empty may fill one (it must be able to sleep)."""
+    """Whether an allocation that found every sheaf empty may fill one: if it can sleep."""
     return gfp & GFP_DIRECT_RECLAIM != 0
 
 

@@ -167,7 +167,9 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
         (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
         wanted = RETURNS[name]
         if isinstance(result, types.Optional) and wanted != "none":
-            raise PluginProblem(f"{where}: returns nothing on some paths; expected {_WORDS[wanted]}")
+            raise PluginProblem(
+                f"{where}: returns nothing on some paths; expected {_WORDS[wanted]}"
+            )
         fits = {
             "none": True,
             "truth": isinstance(result, (types.Boolean, types.Integer)),
@@ -181,12 +183,16 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
 _WORDS = {"truth": "true or false", "row": "a whole number"}
 
 
+_NOISE = (
+    "Failed in", "During:", "File ", "<source", "No implementation", "There are", "- Of which",
+    "Overload", "This is not usually", "- Resolution", "[1]", "[2]",
+)  # fmt: skip
+
+
 def reason_of(error: Exception) -> str:
     """What numba objects to, in one line, with the place in the source that it points at."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    noise = ("Failed in", "During:", "File ", "<source", "No implementation", "There are",
-             "- Of which", "Overload", "This is not usually", "- Resolution", "[1]", "[2]")  # fmt: skip
-    reasons = [line for line in lines if not line.startswith(noise)]
+    reasons = [line for line in lines if not line.startswith(_NOISE)]
     place = [line.removeprefix("File ").rstrip(":") for line in lines if line.startswith("File ")]
     reason = reasons[0] if reasons else "cannot be compiled"
     if not place:

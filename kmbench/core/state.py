@@ -1,9 +1,9 @@
 """Every record of the simulated kernel's state, field by field.
 
 Row 0 of a table is "none", so all-zero memory is a valid empty state and large tables cost only the
-pages that are touched.  No field is named like an attribute of numpy's records, which plain Python would meet
-instead.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page frame number fits too
-(8 TiB of 4 KiB pages).  Sizes in bytes are int64.
+pages that are touched.  No field is named like an attribute of numpy's records, which plain Python
+would meet instead.  Row numbers are int32: up to 2**31-1 objects, slabs, caches; a page frame
+number fits too (8 TiB of 4 KiB pages).  Sizes in bytes are int64.
 """
 
 import numpy as np

@@ -96,7 +96,12 @@ _TIMELINE = (
     Field("memcg", INT, "", "row of the group; 1 = root"),
     Field("group", LABEL, "", "path of the group"),
     Field("parent", INT, "", "row of the parent group; 0 for the root"),
-    Field("state", INT, "", "0 online, 1 removed, still referenced (zombie), 2 gone but for its objects"),
+    Field(
+        "state",
+        INT,
+        "",
+        "0 online, 1 removed, still referenced (zombie), 2 gone but for its objects",
+    ),
     Field("kmem_usage", INT, "B", "kmem counter, descendants included"),
     Field("kmem_max_usage", INT, "B", "its highest value so far"),
     Field("kmem_failcnt", INT, "count", "charges it refused", False, "lower"),

@@ -78,9 +78,7 @@ def pre_alloc(S, P, cpu, memcg, cache, gfp, billed):
     if not accounted(S, cache, gfp):
         return billed
     pays = payer(S, memcg, gfp, billed)
-    if pays > 0 and not charge_bytes(
-        S, P, cpu, pays, S.cache[cache].slot + VECTOR_BYTES, gfp
-    ):
+    if pays > 0 and not charge_bytes(S, P, cpu, pays, S.cache[cache].slot + VECTOR_BYTES, gfp):
         return -CAUSE_CHARGE if P.par[0].as_posted else NOMEM
     return pays
 
@@ -234,6 +232,9 @@ linux_6_18 = Strategy(
         Parameter("stock_batch", 64, "pages a page stock slot is charged by", "pages", 1),
     ),
     accounting=lambda p: Accounting(
-        stock_slots=p["stock_slots"], stock_batch=p["stock_batch"], forces=FORCES | GFP_HIGH, vectors=True
+        stock_slots=p["stock_slots"],
+        stock_batch=p["stock_batch"],
+        forces=FORCES | GFP_HIGH,
+        vectors=True,
     ),
 )

@@ -7,6 +7,7 @@ from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 
+KEEP_EVENTS = 4_000_000  # 128 MB
 
 def open_replay(parameters: dict, host: Host) -> OpenWorkload:
     """Open the recording; machine, caches and groups are the recorded ones, not the scenario's."""
@@ -23,9 +24,17 @@ def open_replay(parameters: dict, host: Host) -> OpenWorkload:
             capture.setup, lambda S: iter([capture.events]), digest, len(capture.events)
         )
     trace = open_trace(path)
-    return OpenWorkload(
-        trace.setup, lambda S: trace.batches(), trace.info.sha256, trace.info.events
-    )
+    kept: list = []  # the strategies of a run replay the same events: a small trace is read once
+
+    def batches(S):
+        if kept:
+            return iter(kept)
+        if trace.info.events > KEEP_EVENTS:
+            return trace.batches()
+        kept.extend(trace.batches())
+        return iter(kept)
+
+    return OpenWorkload(trace.setup, batches, trace.info.sha256, trace.info.events)
 
 
 replay = Workload(

@@ -311,7 +311,7 @@ class Cache:
         empty = [slab for slab in self.node_partial[node] if slab.inuse == 0]
         kept = [slab for slab in self.node_partial[node] if slab.inuse]
         if self.full_sort:
-            kept = sorted(reversed(kept), key=lambda slab: -slab.inuse)
+            kept = sorted(kept[::-1], key=lambda slab: -slab.inuse)
         else:
             # list_move to the head of a bucket turns the order inside the bucket round
             few_free = [slab for slab in reversed(kept) if slab.free <= SHRINK_PROMOTE_MAX]

@@ -120,9 +120,9 @@ def detect_format(text: bytes) -> str:
 def detect_era(text: bytes) -> tuple[str, str]:
     """Nearest model era and layout of hex flags for the kernel that printed `text`.
 
-    What include/trace/events/kmem.h and sched.h print tells the release: group_dead= (6.16) or
-    name= of an allocation, accounted= (6.1), name= of a free (5.12), the symbol of the call site
-    (5.5), ``__GFP_`` (4.6).
+    What include/trace/events/kmem.h and sched.h print tells the release, newest first: name= of an
+    allocation or group_dead= of an exit, accounted=, name= of a free, the symbol of the call site,
+    ``__GFP_`` before the flags (4.6).
     """
     flags = {part.decode("ascii", "replace") for part in _GFP.findall(text)}
     layout = None

@@ -6,14 +6,13 @@ means "none".  Python reads the texts back and grows the table between two calls
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from kmbench.trace.importers.words import equal, hash_of, inlined
 
 LONGEST = 4096  # bytes of one text; PATH_MAX
 _FIRST_ARENA = 1 << 16
 _FIRST_SLOTS = 1 << 12
-_PRIME = 1099511628211
-_MASK = (1 << 60) - 1
 
 
 class NameTable(NamedTuple):
@@ -27,22 +26,22 @@ class NameTable(NamedTuple):
     used: np.ndarray  # i8: [numbers given out + 1, bytes of the arena in use]
 
 
-@numba.njit(cache=True)
+@inlined
 def has_room(table, texts):  # pragma: no cover - compiled
     """Whether `texts` more texts fit whatever they are."""
     return (
         table.used[0] + texts < len(table.starts)
-        and table.used[1] + texts * LONGEST < len(table.arena)
+        and table.used[1] + (texts + 1) * LONGEST < len(table.arena)
     )
 
 
-@numba.njit(cache=True)
+@inlined
 def number_of(table, buf, start, end):  # pragma: no cover - compiled
-    """The number of the text ``buf[start:end]``, a new one when it was never seen."""
-    h = np.int64(end - start)
-    for p in range(start, end):
-        h = ((h ^ buf[p]) * _PRIME) & _MASK
-    h ^= h >> 29
+    """The number of the text ``buf[start:end]``, a new one when it was never seen.
+
+    `buf` has 8 readable bytes after `end`.
+    """
+    h = hash_of(buf, start, end)
     mask = len(table.slots) - 1
     at = h & mask
     while True:
@@ -51,12 +50,7 @@ def number_of(table, buf, start, end):  # pragma: no cover - compiled
             break
         if table.hashes[number] == h and table.lengths[number] == end - start:
             begin = table.starts[number]
-            same = True
-            for p in range(start, end):
-                if table.arena[begin + p - start] != buf[p]:
-                    same = False
-                    break
-            if same:
+            if equal(buf, start, table.arena, begin, end - start):
                 return number
         at = (at + 1) & mask
     number = table.used[0]
@@ -111,10 +105,10 @@ class Names:
 
     def add(self, text: str) -> int:
         """The number of `text`."""
-        data = np.frombuffer(text.encode(), np.uint8)
+        data = np.frombuffer(text.encode() + bytes(8), np.uint8)
         while not has_room(self.table, 4):
             self.grow()
-        return int(number_of(self.table, data, 0, len(data)))
+        return int(number_of(self.table, data, 0, len(data) - 8))
 
     def text(self, number: int) -> str:
         """The text with that number; bytes that are no UTF-8 become U+FFFD."""

@@ -11,19 +11,16 @@ Rules, each with its count:
 * A time before that of the line above becomes the time of the line above.
 """
 
-import numba
 import numpy as np
 
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.trace.importers.gfp import GFP_COMP, GFP_MOVABLE
 from kmbench.trace.importers.scan import (
-    ATTACH,
     CACHE_ALLOC,
     CACHE_FREE,
     EXIT,
     FORK,
-    KFREE,
     KMALLOC,
     MAX_PID,
     MKDIR,
@@ -32,6 +29,7 @@ from kmbench.trace.importers.scan import (
     RELEASE,
     RMDIR,
 )
+from kmbench.trace.importers.words import compiled, inlined
 
 BY_NONE, BY_COMM, BY_PID, BY_CGROUP = 0, 1, 2, 3
 
@@ -52,11 +50,11 @@ _ALLOC, _FREE, _PAGE_ALLOC, _PAGE_FREE = ev.ALLOC, ev.FREE, ev.PAGE_ALLOC, ev.PA
 _STACK, _LARGE, _OTHER = ev.PAGES_STACK, ev.PAGES_KMALLOC, ev.PAGES_OTHER
 _CREATE, _OFFLINE, _RELEASE, _ATTACH = ev.CG_CREATE, ev.CG_OFFLINE, ev.CG_RELEASE, ev.ATTACH
 _FIRST_KEYS = 1 << 18
-_LARGE_ROW = -1  # cache row of a kmalloc that the page allocator serves
+LARGE_ROW = -1  # cache row of what the page allocator serves
 
 
-@numba.njit(cache=True)
-def _place(keys, key):  # pragma: no cover - compiled
+@inlined
+def place(keys, key):  # pragma: no cover - compiled
     mask = len(keys) - 1
     h = key ^ (key >> 32)
     h = (h * 0x9E3779B97F4A7C1) & ((1 << 60) - 1)
@@ -66,19 +64,19 @@ def _place(keys, key):  # pragma: no cover - compiled
     return at
 
 
-@numba.njit(cache=True)
+@compiled
 def _rebuild(keys, handles, new_keys, new_handles):  # pragma: no cover - compiled
     nr = 0
     for i in range(len(keys)):
         if keys[i] != -1 and handles[i] > 0:
-            at = _place(new_keys, keys[i])
+            at = place(new_keys, keys[i])
             new_keys[at] = keys[i]
             new_handles[at] = handles[i]
             nr += 1
     return nr
 
 
-@numba.njit(cache=True)
+@inlined
 def _group(row, mode, state, tasks, groups, commands, kthread, dots, new):
     # pragma: no cover - compiled
     """Memory group of the task of `row`; its CTX_KTHREAD goes into the row."""
@@ -107,7 +105,7 @@ def _group(row, mode, state, tasks, groups, commands, kthread, dots, new):
     return found
 
 
-@numba.njit(cache=True)
+@compiled
 def convert(
     rows, cache_row, gfp, mode, stack_order, dots, tasks, groups, commands, kthread,
     keys, handles, stack, cache_of, learned, new, state, out,
@@ -184,7 +182,7 @@ def convert(
             key = _PAGE_KEY | key
         elif op == PAGE_FREE:
             key = _PAGE_KEY | key
-        at = _place(keys, key)
+        at = place(keys, key)
         if op == KMALLOC or op == CACHE_ALLOC or op == PAGE_ALLOC or op == FORK:
             if keys[at] == -1:
                 keys[at] = key
@@ -193,7 +191,7 @@ def convert(
             elif handles[at] > 0:
                 handle = handles[at]
                 e.obj = handle
-                e.op = _PAGE_FREE if cache_of[handle] == _LARGE_ROW else _FREE
+                e.op = _PAGE_FREE if cache_of[handle] == LARGE_ROW else _FREE
                 stack[state[TOP]] = handle
                 state[TOP] += 1
                 state[LIVE] -= 1
@@ -213,21 +211,21 @@ def convert(
             if op == FORK:
                 e.op, e.cache, e.arg = _PAGE_ALLOC, _STACK, stack_order
                 e.gfp |= np.uint32(_STACK_GFP)
-                cache_of[handle] = _LARGE_ROW
+                cache_of[handle] = LARGE_ROW
             elif op == PAGE_ALLOC:
                 e.op, e.cache, e.arg = _PAGE_ALLOC, _OTHER, row.req
                 e.gfp |= gfp[i]
-                cache_of[handle] = _LARGE_ROW
-            elif cache_row[i] == _LARGE_ROW:
+                cache_of[handle] = LARGE_ROW
+            elif cache_row[i] == LARGE_ROW:
                 order = 0
-                while 4096 << order < row.size:
+                while order < 10 and 4096 << order < row.size:
                     order += 1
                 e.op, e.cache, e.arg = _PAGE_ALLOC, _LARGE, order
                 e.gfp |= gfp[i]
-                cache_of[handle] = _LARGE_ROW
+                cache_of[handle] = LARGE_ROW
             else:
                 e.op, e.cache = _ALLOC, cache_row[i]
-                e.arg = row.req if op == KMALLOC else 0
+                e.arg = min(row.req, row.size) if op == KMALLOC else 0
                 e.gfp |= gfp[i]
                 cache_of[handle] = cache_row[i]
             n += 1
@@ -248,7 +246,7 @@ def convert(
         stack[state[TOP]] = handle
         state[TOP] += 1
         e.obj = handle
-        e.op = _PAGE_FREE if cache_of[handle] == _LARGE_ROW else _FREE
+        e.op = _PAGE_FREE if cache_of[handle] == LARGE_ROW else _FREE
         if op == CACHE_FREE and row.name > 0 and cache_of[handle] > 0:
             if learned[cache_of[handle]] == 0:
                 state[_LEARNED] += 1
@@ -307,5 +305,3 @@ class Objects:
         """What was repaired or left out."""
         return {name: int(self.state[_FREES + at]) for at, name in enumerate(COUNTED)}
 
-
-assert KFREE < CACHE_FREE < EXIT < MKDIR < ATTACH

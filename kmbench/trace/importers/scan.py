@@ -7,15 +7,24 @@ All text formats of the kernel's tools agree on what stands around the CPU in br
     bash  1977/1978   [002]       17284.993652: kmem:kmalloc:    call_site=...       (perf)
 
 The fields are found by name, in any order, so one scanner reads every release: see
-include/trace/events/kmem.h of Linux 3.5 (``call_site=%lx``, kmalloc_node with ``node=``), 5.5
-(``call_site=%pS``), 5.12 (kmem_cache_free with ``name=``), 6.1 (one event for both kinds of
-allocation, ``accounted=``) and 6.18, sched.h and cgroup.h beside it.
+include/trace/events/kmem.h of Linux 3.5 (``call_site=%lx``, kmalloc_node with ``node=``), 5.9
+(``call_site=%pS``), 5.16 (kmem_cache_free with ``name=``), 6.12 (one event for both kinds of
+allocation, ``accounted=``) and what came after 6.18 (kmem_cache_alloc with ``name=``), sched.h
+and cgroup.h beside it.
 """
 
-import numba
 import numpy as np
 
 from kmbench.trace.importers.names import LONGEST, has_room, number_of
+from kmbench.trace.importers.words import (
+    compiled,
+    every,
+    find,
+    find_either,
+    hash_of,
+    hash_text,
+    inlined,
+)
 
 ROW = np.dtype(
     [
@@ -46,46 +55,33 @@ NR_COUNTS = 8
 MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 KEY_MASK = (1 << 60) - 1  # kernel addresses differ in the bits below
 _HARDIRQ, _SOFTIRQ, _NMI, _BH_OFF, _IRQ_OFF = 1, 2, 4, 16, 32
-_SPACE, _NEWLINE, _EQUALS, _COLON = 32, 10, 61, 58
+_SPACE, _EQUALS, _COLON = 32, 61, 58
+_SPACES, _EQUALS_SIGNS, _COLONS, _BRACKETS = every(32), every(61), every(58), every(91)
+_DIGITS = np.full(256, 99, np.uint8)  # value of a hexadecimal digit
+for _value, _byte in enumerate(b"0123456789abcdef"):
+    _DIGITS[_byte] = _DIGITS[ord(chr(_byte).upper())] = _value
 _TEXTS = 5  # texts that one line can add
 
 
-def _packed(word: bytes) -> int:
-    value = 0
-    for byte in word:
-        value = value * 257 + byte & KEY_MASK
-    return value
+_KMALLOC, _KMALLOC_NODE = hash_text(b"kmalloc"), hash_text(b"kmalloc_node")
+_CACHE_ALLOC = hash_text(b"kmem_cache_alloc")
+_CACHE_ALLOC_NODE = hash_text(b"kmem_cache_alloc_node")
+_KFREE, _CACHE_FREE = hash_text(b"kfree"), hash_text(b"kmem_cache_free")
+_PAGE_ALLOC, _PAGE_FREE = hash_text(b"mm_page_alloc"), hash_text(b"mm_page_free")
+_PAGE_FREE_DIRECT = hash_text(b"mm_page_free_direct")  # its name before 3.3
+_FORK, _EXIT = hash_text(b"sched_process_fork"), hash_text(b"sched_process_exit")
+_MKDIR, _RMDIR = hash_text(b"cgroup_mkdir"), hash_text(b"cgroup_rmdir")
+_RELEASE, _ATTACH = hash_text(b"cgroup_release"), hash_text(b"cgroup_attach_task")
+_CALL_SITE, _PTR, _NAME = hash_text(b"call_site"), hash_text(b"ptr"), hash_text(b"name")
+_REQ, _ALLOC, _GFP = hash_text(b"bytes_req"), hash_text(b"bytes_alloc"), hash_text(b"gfp_flags")
+_ACCOUNTED, _PFN, _PAGE = hash_text(b"accounted"), hash_text(b"pfn"), hash_text(b"page")
+_ORDER, _PID, _CHILD = hash_text(b"order"), hash_text(b"pid"), hash_text(b"child_pid")
+_ROOT, _ID, _PATH = hash_text(b"root"), hash_text(b"id"), hash_text(b"path")
+_DST_ROOT, _DST_ID = hash_text(b"dst_root"), hash_text(b"dst_id")
+_DST_PATH = hash_text(b"dst_path")
 
 
-_KMALLOC, _KMALLOC_NODE = _packed(b"kmalloc"), _packed(b"kmalloc_node")
-_CACHE_ALLOC, _CACHE_ALLOC_NODE = _packed(b"kmem_cache_alloc"), _packed(b"kmem_cache_alloc_node")
-_KFREE, _CACHE_FREE = _packed(b"kfree"), _packed(b"kmem_cache_free")
-_PAGE_ALLOC, _PAGE_FREE = _packed(b"mm_page_alloc"), _packed(b"mm_page_free")
-_PAGE_FREE_DIRECT = _packed(b"mm_page_free_direct")  # its name before 3.3
-_FORK, _EXIT = _packed(b"sched_process_fork"), _packed(b"sched_process_exit")
-_MKDIR, _RMDIR = _packed(b"cgroup_mkdir"), _packed(b"cgroup_rmdir")
-_RELEASE, _ATTACH = _packed(b"cgroup_release"), _packed(b"cgroup_attach_task")
-_CALL_SITE, _PTR, _NAME = _packed(b"call_site"), _packed(b"ptr"), _packed(b"name")
-_REQ, _ALLOC, _GFP = _packed(b"bytes_req"), _packed(b"bytes_alloc"), _packed(b"gfp_flags")
-_ACCOUNTED, _PFN, _PAGE = _packed(b"accounted"), _packed(b"pfn"), _packed(b"page")
-_ORDER, _PID, _CHILD = _packed(b"order"), _packed(b"pid"), _packed(b"child_pid")
-_ROOT, _ID, _PATH = _packed(b"root"), _packed(b"id"), _packed(b"path")
-_DST_ROOT, _DST_ID = _packed(b"dst_root"), _packed(b"dst_id")
-_DST_PATH = _packed(b"dst_path")
-
-
-@numba.njit(cache=True)
-def _digit(byte):  # pragma: no cover - compiled
-    if 48 <= byte <= 57:
-        return byte - 48
-    if 97 <= byte <= 102:
-        return byte - 87
-    if 65 <= byte <= 70:
-        return byte - 55
-    return 99
-
-
-@numba.njit(cache=True)
+@inlined
 def _hex(buf, p, end):  # pragma: no cover - compiled
     """The hexadecimal number at `p`, 0 for ``(null)``; -1: none.  Old %p pads on the left."""
     while p < end and buf[p] == _SPACE:
@@ -97,7 +93,7 @@ def _hex(buf, p, end):  # pragma: no cover - compiled
     value = np.int64(0)
     first = p
     while p < end:
-        d = _digit(buf[p])
+        d = _DIGITS[buf[p]]
         if d > 15:
             break
         value = ((value << 4) | np.int64(d)) & KEY_MASK
@@ -105,7 +101,7 @@ def _hex(buf, p, end):  # pragma: no cover - compiled
     return value if p > first else np.int64(-1)
 
 
-@numba.njit(cache=True)
+@inlined
 def _number(buf, p, end):  # pragma: no cover - compiled
     """The decimal (or 0x hexadecimal) number at `p`; -1: none, or above 2**59."""
     if p + 1 < end and buf[p] == 48 and (buf[p + 1] | 32) == 120:
@@ -120,7 +116,7 @@ def _number(buf, p, end):  # pragma: no cover - compiled
     return value if p > first else np.int64(-1)
 
 
-@numba.njit(cache=True)
+@inlined
 def _context(buf, p, end):  # pragma: no cover - compiled
     """CTX_* >> 24 of the latency columns (kernel/trace/trace_output.c:trace_print_lat_fmt)."""
     ctx = 0
@@ -146,7 +142,7 @@ def _context(buf, p, end):  # pragma: no cover - compiled
     return ctx
 
 
-@numba.njit(cache=True)
+@inlined
 def _task(names, buf, start, p, row):  # pragma: no cover - compiled
     """Command and pid that end before `p`; False when there are none."""
     while p > start and buf[p - 1] == _SPACE:
@@ -184,13 +180,13 @@ def _task(names, buf, start, p, row):  # pragma: no cover - compiled
     return True
 
 
-@numba.njit(cache=True)
+@inlined
 def _head(names, buf, start, end, row):  # pragma: no cover - compiled
     """Task, CPU, context and time; where the event's name begins, -1 when it is no such line."""
-    p = start + 1
+    p = find(buf, start + 1, end, _BRACKETS)
     cpu = np.int64(-1)
     while p < end:
-        if buf[p] == 91 and buf[p - 1] == _SPACE:
+        if buf[p - 1] == _SPACE:
             q = p + 1
             cpu = 0
             while q < end and 48 <= buf[q] <= 57 and q - p < 6:
@@ -199,19 +195,16 @@ def _head(names, buf, start, end, row):  # pragma: no cover - compiled
             if q > p + 1 and q < end and buf[q] == 93:
                 break
             cpu = -1
-        p += 1
+        p = find(buf, p + 1, end, _BRACKETS)
     if cpu < 0 or cpu > 255 or not _task(names, buf, start, p, row):
         return np.int64(-1)
     row.cpu = cpu
-    while p < end and buf[p] != _SPACE:
-        p += 1
+    p = find(buf, p, end, _SPACES)
     while p < end and buf[p] == _SPACE:
         p += 1
     row.ctx = 0
     if p < end and not 48 <= buf[p] <= 57:
-        q = p
-        while q < end and buf[q] != _SPACE:
-            q += 1
+        q = find(buf, p, end, _SPACES)
         row.ctx = _context(buf, p, q)
         p = q
         while p < end and buf[p] == _SPACE:
@@ -245,7 +238,7 @@ def _head(names, buf, start, end, row):  # pragma: no cover - compiled
     return p
 
 
-@numba.njit(cache=True)
+@inlined
 def _kind(word):  # pragma: no cover - compiled
     if word == _KMALLOC or word == _KMALLOC_NODE:
         return KMALLOC
@@ -274,19 +267,12 @@ def _kind(word):  # pragma: no cover - compiled
     return OTHER
 
 
-@numba.njit(cache=True)
-def _word_end(buf, p, end):  # pragma: no cover - compiled
-    while p < end and buf[p] != _SPACE:
-        p += 1
-    return p
-
-
-@numba.njit(cache=True)
+@inlined
 def _small(value):  # pragma: no cover - compiled
     return value if value < 1 << 31 else np.int64(-1)
 
 
-@numba.njit(cache=True)
+@inlined
 def _name_end(buf, p, end):  # pragma: no cover - compiled
     """A cache's name may hold spaces: it ends where the next field or the line ends."""
     while p < end:
@@ -303,7 +289,7 @@ def _name_end(buf, p, end):  # pragma: no cover - compiled
     return p
 
 
-@numba.njit(cache=True)
+@inlined
 def _fields(names, buf, p, end, row):  # pragma: no cover - compiled
     """Read the fields that `row.op` needs."""
     op = row.op
@@ -311,19 +297,18 @@ def _fields(names, buf, p, end, row):  # pragma: no cover - compiled
         if buf[p] == _SPACE:
             p += 1
             continue
-        word = np.int64(0)
-        while p < end and buf[p] != _EQUALS and buf[p] != _SPACE:
-            word = (word * 257 + np.int64(buf[p])) & KEY_MASK
-            p += 1
-        if p >= end or buf[p] == _SPACE:
+        q = find_either(buf, p, end, _EQUALS_SIGNS, _SPACES)
+        if q >= end or buf[q] == _SPACE:
+            p = q
             continue
-        p += 1  # the value begins
+        word = hash_of(buf, p, q)
+        p = q + 1  # the value begins
         if word == _PTR:
             row.key = _hex(buf, p, end)
             while p < end and buf[p] == _SPACE:
                 p += 1
         elif word == _CALL_SITE:
-            q = _word_end(buf, p, end)
+            q = find(buf, p, end, _SPACES)
             if op == CACHE_ALLOC and q - p < LONGEST:
                 row.site = number_of(names, buf, p, q)
             p = q
@@ -332,7 +317,7 @@ def _fields(names, buf, p, end, row):  # pragma: no cover - compiled
         elif word == _ALLOC:
             row.size = _small(_number(buf, p, end))
         elif word == _GFP:
-            q = _word_end(buf, p, end)
+            q = find(buf, p, end, _SPACES)
             if q - p < LONGEST:
                 row.gfp = number_of(names, buf, p, q)
             p = q
@@ -368,14 +353,14 @@ def _fields(names, buf, p, end, row):  # pragma: no cover - compiled
             elif word == _PID:
                 row.req = _small(_number(buf, p, end))
             elif word == _PATH or word == _DST_PATH:
-                q = _word_end(buf, p, end)
+                q = find(buf, p, end, _SPACES)
                 if 0 < q - p < LONGEST:
                     row.name = number_of(names, buf, p, q)
                 p = q
-        p = _word_end(buf, p, end)
+        p = find(buf, p, end, _SPACES)
 
 
-@numba.njit(cache=True)
+@inlined
 def _complete(row):  # pragma: no cover - compiled
     op = row.op
     if op == KMALLOC or op == CACHE_ALLOC:
@@ -393,7 +378,7 @@ def _complete(row):  # pragma: no cover - compiled
     return row.name > 0 and row.key >= 0
 
 
-@numba.njit(cache=True)
+@inlined
 def _lost(buf, p, end):  # pragma: no cover - compiled
     """Events that a line says were lost: ``CPU:1 [LOST 5 EVENTS]``, ``[5 EVENTS DROPPED]``."""
     if end - p < 8 or buf[p] != 67 or buf[p + 1] != 80 or buf[p + 2] != 85 or buf[p + 3] != _COLON:
@@ -407,7 +392,7 @@ def _lost(buf, p, end):  # pragma: no cover - compiled
     return max(_number(buf, p, end), np.int64(1))
 
 
-@numba.njit(cache=True)
+@compiled
 def scan(buf, begin, ends, first_line, rows, names, counts):  # pragma: no cover - compiled
     """Read the lines ``first_line``, ... whose newlines are at `ends` into `rows`.
 
@@ -442,19 +427,15 @@ def scan(buf, begin, ends, first_line, rows, names, counts):  # pragma: no cover
             else:
                 counts[UNKNOWN] += 1
             continue
-        word = np.int64(0)
-        while p < end and buf[p] != _SPACE:
-            if buf[p] == _COLON:
-                if p + 1 >= end or buf[p + 1] == _SPACE:
-                    break
-                word = np.int64(0)  # kmem:kmalloc: of perf
-            else:
-                word = (word * 257 + np.int64(buf[p])) & KEY_MASK
-            p += 1
-        if p >= end or buf[p] != _COLON:
+        q = find_either(buf, p, end, _COLONS, _SPACES)
+        while q + 1 < end and buf[q] == _COLON and buf[q + 1] != _SPACE:  # kmem:kmalloc: of perf
+            p = q + 1
+            q = find_either(buf, p, end, _COLONS, _SPACES)
+        if q >= end or buf[q] != _COLON:
             counts[UNKNOWN] += 1
             continue
-        op = _kind(word)
+        op = _kind(hash_of(buf, p, q))
+        p = q
         if op == OTHER:
             counts[OTHERS] += 1
             continue
