@@ -95,11 +95,18 @@ static inline void buddy_remove(struct sim *S, int pfn, int order)
 static int alloc_pages(struct sim *S, int order)
 {
 	for (int high = order; high < NR_ORDERS; high++) {
-		int pfn = S->area[high].head - 1;
+		struct area *a = &S->area[high];
+		int pfn = a->head - 1;
 
-		if (pfn < 0)
+		if (!a->nr)
 			continue;
-		buddy_remove(S, pfn, high);
+		if (pfn >= 0) {
+			buddy_remove(S, pfn, high);
+		} else {
+			pfn = a->fresh;
+			a->fresh += 1 << high;
+			a->nr--;
+		}
 		count(S, PAGE_ALLOC);
 		S->path[PAGE_SPLIT].count += high - order;
 		while (high > order) {

@@ -45,10 +45,15 @@ def alloc_pages(pfns, areas, paths, nr_nodes, node, order):
     for step in range(nr_nodes):
         n = (node + step) % nr_nodes
         for k in range(order, NR_ORDERS):
-            head = areas[n * NR_ORDERS + k].head
-            if head > 0:
-                pfn = head - 1
-                _remove(pfns, areas, n * NR_ORDERS + k, pfn)
+            a = areas[n * NR_ORDERS + k]
+            if a.nr > 0:
+                if a.head > 0:
+                    pfn = a.head - 1
+                    _remove(pfns, areas, n * NR_ORDERS + k, pfn)
+                else:
+                    pfn = a.fresh
+                    a.fresh += 1 << k
+                    a.nr -= 1
                 high = k
                 while high > order:
                     high -= 1
@@ -86,19 +91,18 @@ def node_of(k, pfn, nr_pfns):
 def free_all(pfns: np.ndarray, areas: np.ndarray, node: int, start: int, nr_pages: int) -> None:
     """Make `nr_pages` pages from the page frame `start` free; lower blocks come first.
 
-    `start` is a multiple of the largest block.  What is left over at the end becomes one block of
-    each order of its binary expansion.
+    `start` is a multiple of the largest block.  Blocks of the largest order are only counted, so
+    that memory which a run never uses costs nothing; what is left over at the end becomes one block
+    of each order of its binary expansion.
     """
     largest = NR_ORDERS - 1
-    for order in range(largest, -1, -1):
-        nr = nr_pages >> order
-        if nr == 0:
-            continue
-        heads = start + (np.arange(nr) << order)
-        pfns["free_order"][heads] = order + 1
-        pfns["next"][heads[:-1]] = heads[1:] + 1
-        pfns["prev"][heads[1:]] = heads[:-1] + 1
-        areas["head"][node * NR_ORDERS + order] = heads[0] + 1
-        areas["nr"][node * NR_ORDERS + order] = nr
-        start += nr << order
-        nr_pages -= nr << order
+    nr = nr_pages >> largest
+    row = node * NR_ORDERS
+    areas["nr"][row + largest] = nr
+    areas["fresh"][row + largest] = start
+    for order in range(largest - 1, -1, -1):
+        if nr_pages >> order & 1:
+            pfn = start + (nr_pages >> (order + 1) << (order + 1))
+            pfns["free_order"][pfn] = order + 1
+            areas["head"][row + order] = pfn + 1
+            areas["nr"][row + order] = 1

@@ -179,7 +179,13 @@ CHILD = np.dtype([("cache", "i4")])  # row memcg * (nr_root_caches + 1) + root c
 PATH = np.dtype([("count", "i8")])
 UNBILLED = np.dtype([("bytes", "i8"), ("objects", "i8")])  # row CAUSE_*
 PFN = np.dtype([("next", "i4"), ("prev", "i4"), ("free_order", "i4")])  # free_order: order + 1
-AREA = np.dtype([("head", "i4"), ("nr", "i4")])  # row node * NR_ORDERS + order; head: pfn + 1
+AREA = np.dtype(  # row node * NR_ORDERS + order
+    [
+        ("head", "i4"),  # pfn + 1 of the first free block
+        ("nr", "i4"),  # free blocks, fresh ones included
+        ("fresh", "i4"),  # largest order: never used blocks from here on stand behind all others
+    ]
+)
 INTERNAL = EVENT
 RCU = np.dtype([("due", "i8"), ("slab", "i4"), ("cpu", "i4")])
 FAILURE = np.dtype(

@@ -9,6 +9,7 @@ from kmbench.workload import Host, OpenWorkload, Workload
 
 KEEP_EVENTS = 4_000_000  # 128 MB
 
+
 def open_replay(parameters: dict, host: Host) -> OpenWorkload:
     """Open the recording; machine, caches and groups are the recorded ones, not the scenario's."""
     from kmbench.trace.capture import is_capture, read_capture
@@ -27,12 +28,12 @@ def open_replay(parameters: dict, host: Host) -> OpenWorkload:
     kept: list = []  # the strategies of a run replay the same events: a small trace is read once
 
     def batches(S):
-        if kept:
-            return iter(kept)
         if trace.info.events > KEEP_EVENTS:
-            return trace.batches()
-        kept.extend(trace.batches())
-        return iter(kept)
+            yield from trace.batches()
+            return
+        if not kept:
+            kept.extend(trace.batches())
+        yield from kept
 
     return OpenWorkload(trace.setup, batches, trace.info.sha256, trace.info.events)
 

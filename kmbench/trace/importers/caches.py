@@ -71,7 +71,7 @@ class _Seen(NamedTuple):
 def plain_name(text: str) -> str:
     """Name of a cache as kmbench writes it: no group's suffix, kmalloc-1k for kmalloc-1024."""
     name = _COPY.sub("", text)
-    found = re.fullmatch(r"((?:dma-)?kmalloc(?:-rcl|-cg)?)-(\d+)", name)
+    found = re.fullmatch(r"((?:dma-)?kmalloc(?:-rcl|-cg)?)-(\d{1,9})", name)
     if found:
         return found.group(1) + kmalloc_name(int(found.group(2))).removeprefix("kmalloc")
     return name
@@ -87,6 +87,7 @@ class Caches:
         self.accounted = np.zeros(MAX_CACHES + 1, bool)
         self._keys = np.full(1 << 10, -1, np.int64)
         self._values = np.zeros(1 << 10, np.int32)
+        self._nr_keys = 0
         self._by_name: dict[tuple[str, int], int] = {}
 
     def _row(self, seen: _Seen) -> int:
@@ -110,16 +111,14 @@ class Caches:
             name = plain_name(names.text(int(row["name"]))) if kind == _BY_NAME else ""
             size = max(8, int(row["size"]))
             seen = _Seen(name, size, min(max(1, int(row["req"])), size), 0)
-        if 2 * (len(self.seen) + 1) > len(self._keys) or self._full():
+        self._nr_keys += 1
+        if 2 * self._nr_keys > len(self._keys):
             old = self._keys, self._values
             self._keys = np.full(4 * len(old[0]), -1, np.int64)
             self._values = np.zeros(len(self._keys), np.int32)
             for at in np.flatnonzero(old[0] != -1):
                 self._put(int(old[0][at]), int(old[1][at]))
         self._put(key, self._row(seen))
-
-    def _full(self) -> bool:
-        return 2 * int(np.count_nonzero(self._keys != -1)) > len(self._keys)
 
     def _put(self, key: int, row: int) -> None:
         at = place(self._keys, np.int64(key))

@@ -89,5 +89,5 @@ class Groups:
                 self._by_id[key] = int(row["site"])
             elif op == RELEASE and key in self._by_id:
                 group = self._by_id.pop(key)
-                if group not in self._by_path.values():
+                if self._by_path.get(path) != group:
                     row["site"] = group

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from kmbench.errors import UsageProblem
 
-_TIME = re.compile(r"#\s*(?:t=)?(\d+\.\d+|\d+)(?:\s+(\S+))?\s*$")
+_TIME = re.compile(r"#\s*(?:t=)?(\d{1,12}\.\d+|\d{1,18})(?:\s+(\S+))?\s*$")
 _SLAB = re.compile(
-    r"(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s*(?::\s*tunables.*?)?"
-    r"(?::\s*slabdata\s+(\d+)\s+(\d+)\s+\d+)?\s*$"
+    r"(\S.*?)\s+(\d{1,15})\s+(\d{1,15})\s+(\d{1,9})\s+(\d{1,5})\s+(\d{1,4})\s*"
+    r"(?::\s*tunables.*?)?(?::\s*slabdata\s+(\d{1,9})\s+(\d{1,9})\s+\d+)?\s*$"
 )
 _KERNEL_PARTS = ("slab", "kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc")
-_LARGEST = 1 << 53
 
 
 class SlabRow(NamedTuple):
@@ -86,7 +85,7 @@ def read_slabinfo(path: str | Path) -> list[Snapshot]:
             pages = values[4] if found else 0
             if (
                 not found or values[2] < 1 or not 0 < values[3] <= 32767
-                or not 0 < pages <= 1024 or pages & (pages - 1) or max(values) > _LARGEST
+                or not 0 < pages <= 1024 or pages & (pages - 1)
                 or values[2] * values[3] > pages << 16
             ):  # fmt: skip
                 raise UsageProblem(
