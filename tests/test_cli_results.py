@@ -278,7 +278,7 @@ def test_doctor_on_plugins(healthy):
 
 
 def test_doctor_on_a_cache_folder_that_cannot_be_made(monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/nowhere")
+    monkeypatch.setenv("KMBENCH_CACHE", "/proc/nowhere")
     assert doctor._cache_folder().status == doctor.WARNING
 
 

@@ -77,12 +77,12 @@ def write_plugin(folder: Path, changes: dict[str, str] | None = None) -> None:
         path.write_text(textwrap.dedent(text))
 
 
-def run_program(folder: Path) -> list:
+def run_program(folder: Path, cache: str = "") -> list:
     """What the strategy counted, and whether its engine came from the cache, in a new process."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder),
-        "KMBENCH_CACHE": str(folder / "cache"),
+        "KMBENCH_CACHE": cache or str(folder / "cache"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
@@ -120,6 +120,16 @@ def test_an_edit_anywhere_recompiles_and_other_edits_do_not(tmp_path):
     assert run_program(tmp_path) == [50, False]
     write_plugin(tmp_path)
     assert run_program(tmp_path) == [10, True]
+
+
+@needs_jit
+def test_a_damaged_or_unwritable_cache_costs_time_and_nothing_else(tmp_path):
+    write_plugin(tmp_path)
+    assert run_program(tmp_path) == [10, False]
+    for path in (tmp_path / "cache").rglob("*.nb?"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert run_program(tmp_path)[0] == 10
+    assert run_program(tmp_path, cache="/proc/nowhere") == [10, False]
 
 
 class TestFingerprint:

@@ -29,7 +29,7 @@ SETUP = Setup(
     groups=(GroupSpec("/", 0), GroupSpec("/a"), GroupSpec("/a/b", 2, 100, -1, False)),
     nr_objects=50,
     initial_slabs=np.array([(1, 21, 3, 0, 3, 0), (2, 21, 20, 1, 1, 1)], INITIAL_SLAB),
-    initial_objects=np.array([(1, 1, 0, 0, 0), (2, 2, 2, 2, 0)], INITIAL_OBJECT),
+    initial_objects=np.array([(1, 1, 0, 0), (2, 2, 2, 0)], INITIAL_OBJECT),
     initial_sheaves=np.array([(1, 1, 0, 0)], INITIAL_SHEAF),
 )
 

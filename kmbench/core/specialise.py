@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -113,6 +114,18 @@ def _attach_cache(dispatcher, folder: Path, key: str) -> None:
 
     class EngineCache(caching.FunctionCache):
         _impl_class = Impl
+
+        def load_overload(self, sig, target_context):
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # a file that a killed process cut short can fail in any way
+                with suppress(OSError):
+                    self.flush()
+                return None
+
+        def save_overload(self, sig, data):
+            with suppress(OSError):  # nowhere to keep it: the engine works all the same
+                super().save_overload(sig, data)
 
     dispatcher._cache = EngineCache(dispatcher.py_func)
 

@@ -19,8 +19,8 @@ from kmbench.errors import UsageProblem, unknown
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.simulate import Simulation
 from kmbench.trace.recording import open_recording
-from kmbench.trace.score import COLUMNS, Row, Score, score
-from kmbench.trace.truth import ACTIVE, KMEM, PARTIAL, SLABS, read_truth
+from kmbench.trace.score import COLUMNS, PAGE, Row, Score, score
+from kmbench.trace.truth import ACTIVE, KMEM, PARTIAL, SLABS, Truth, read_truth
 
 STRATEGY = "linux-6.18"
 
@@ -59,6 +59,7 @@ class Validation(NamedTuple):
     strategy: str
     score: Score
     details: pl.DataFrame  # per scored item of every kind, worst first: see :func:`_details`
+    lifetimes: dict[str, tuple[int, int] | None]  # slabs made, returned: (real, predicted)
     nr_events: int
     skipped: int  # events of the recording that the model could not take
     engine_s: float
@@ -132,15 +133,15 @@ def predict(simulation: Simulation) -> Prediction:
     return Prediction(slabs, kmem, int((simulation.S.memcg["state"] == OFFLINE).sum()))
 
 
-def _details(path: str | Path, prediction: Prediction, readings: pl.DataFrame) -> pl.DataFrame:
+def _details(truth: Truth, prediction: Prediction, readings: pl.DataFrame) -> pl.DataFrame:
     """Errors per scored item: kind, item, readings, exact (share), p50, p95, worst, mean_real,
     mean_error; of the scored kinds and of active objects and partial slabs, worst first."""
-    truth = read_truth(path).readings.filter(pl.col("scored"))
+    scored = truth.readings.filter(pl.col("scored"))
     parts = [readings.filter(pl.col("scored") & pl.col("kind").is_in([SLABS, KMEM]))]
     sampled = prediction.slabs.select("t").unique()
     for kind in (ACTIVE, PARTIAL):
         side = prediction.slabs.select("t", pl.col("cache").alias("item"), predicted=kind)
-        part = truth.filter(pl.col("kind") == kind).join(sampled, on="t", how="semi")
+        part = scored.filter(pl.col("kind") == kind).join(sampled, on="t", how="semi")
         part = part.join(side, on=["item", "t"], how="left").with_columns(
             pl.col("predicted").fill_null(0)
         )
@@ -213,7 +214,7 @@ def validate(
     began = time.perf_counter()
     with open_recording(path) as recording:
         simulation = Simulation(poorer.setup(recording.setup), chosen)
-        engine_s, total = 0.0, time.perf_counter()
+        engine_s = 0.0
         for batch in recording.batches:
             fed = time.perf_counter()
             simulation.feed(batch)
@@ -221,7 +222,6 @@ def validate(
             progress(len(batch))
         reader_s = time.perf_counter() - began - engine_s - simulation.compile_s
         nr_events = recording.nr_events
-    del total
     prediction = predict(simulation)
     prediction = prediction._replace(slabs=poorer.slabs(prediction.slabs))
     if not len(prediction.slabs):
@@ -229,25 +229,42 @@ def validate(
     result = score(path, prediction.slabs, prediction.kmem, zombies=prediction.zombies)
     return Validation(
         truth.name, strategy, judge(result, bounds or {}),
-        _details(path, prediction, result.readings), nr_events,
+        _details(truth, prediction, result.readings),
+        _lifetimes(truth, prediction.slabs), nr_events,
         int(simulation.S.k["nr_skipped"][0]), engine_s, reader_s,
     )  # fmt: skip
 
 
 def pooled(validations: list[Validation]) -> dict[str, float | None]:
-    """The shares over all recordings together: readings of kmem, and caches."""
+    """Row of the score -> its value over all recordings together, where that means anything."""
     readings = pl.concat([v.score.readings for v in validations]).filter(pl.col("scored"))
     items = pl.concat([v.score.items for v in validations]).filter(pl.col("kind") == SLABS)
     kmem = readings.filter(pl.col("kind") == KMEM)
     # a reading without a prediction is as wrong as it can be
     error = (pl.col("predicted").fill_null(-1 << 40) - pl.col("real")).abs()
     out: dict[str, float | None] = {}
-    for name, pages in (("kmem-exact", 0), ("kmem-page", 1), ("kmem-4-pages", 4)):
-        out[name] = kmem.select((error <= 4096 * pages).mean()).item() if len(kmem) else None
-    real = int(kmem["real"].sum())
-    out["kmem-sum"] = kmem.select(error.sum()).item() / real if real else None
-    out["slabs-exact"] = items.select((pl.col("exact") == 1).mean()).item() if len(items) else None
-    out["slabs-within"] = (
-        items.select((pl.col("within") == 1).mean()).item() if len(items) else None
-    )
+    if len(kmem):
+        for name, pages in (("kmem-exact", 0), ("kmem-page", 1), ("kmem-4-pages", 4)):
+            out[BOUNDS[name]] = kmem.select((error <= PAGE * pages).mean()).item()
+        out[BOUNDS["kmem-sum"]] = kmem.select(error.sum()).item() / max(kmem["real"].sum(), 1)
+    if len(items):
+        out[BOUNDS["slabs-exact"]] = items.select((pl.col("exact") == 1).mean()).item()
+        out[BOUNDS["slabs-within"]] = items.select((pl.col("within") == 1).mean()).item()
+    for name in ("made", "returned"):
+        counts = [v.lifetimes[name] for v in validations if v.lifetimes[name] is not None]
+        real, predicted = (sum(pair[i] for pair in counts) for i in (0, 1))
+        out[BOUNDS[f"{name}-sum"]] = abs(predicted - real) / real if real else None
+    return out
+
+
+def _lifetimes(truth: Truth, slabs: pl.DataFrame) -> dict[str, tuple[int, int] | None]:
+    """Slabs made and returned until the recorder's final shrink, (real, predicted) each."""
+    before = slabs.filter(pl.col("t") <= truth.totals["t_end"])
+    last = before.filter(pl.col("t") == before["t"].max())
+    known = {n for n, row in truth.caches.items() if row["scoreable"]}
+    out: dict[str, tuple[int, int] | None] = {}
+    for name, key in (("made", "slabs_made"), ("returned", "slabs_gone")):
+        real = [truth.caches[n][key] for n in known]
+        predicted = last.filter(pl.col("cache").is_in(list(known)))[name].sum()
+        out[name] = None if None in real or not real else (sum(real), int(predicted))
     return out

@@ -39,11 +39,11 @@ _KIND_FLAGS = (0, 0, ev.SLAB_RECLAIM_ACCOUNT, ev.SLAB_ACCOUNT)
 _BY_CLASS, _BY_NAME, _BY_SITE = 1 << 56, 2 << 56, 3 << 56
 _CLASS = np.array([0] + [KMALLOC_SIZES.index(kmalloc_bucket(n)) for n in range(1, 8193)], np.int64)
 _COPY = re.compile(r"\(\d+:.*\)$")  # the copy of a group, 3.8 to 5.8: dentry(12:web)
-# made with SLAB_ACCOUNT and SLAB_RECLAIM_ACCOUNT since 4.5, where the trace cannot tell
+# made with SLAB_ACCOUNT since 4.5, for the kernels whose trace does not tell (no accounted=)
+_UNTOLD = ("4.5", "4.19", "5.3", "5.9", "5.16")
 _ACCOUNTED = re.compile(
     r"dentry|filp|cred_jar|pid|vm_area_struct|mm_struct|task_struct|signal_cache|sighand_cache"
     r"|files_cache|fs_cache|anon_vma|anon_vma_chain|\w*inode_cache|eventpoll_\w+|fasync_cache"
-    r"|shared_policy_node|numa_policy|names_cache"
 )
 _RECLAIMABLE = re.compile(r"dentry|buffer_head|radix_tree_node|\w*inode_cache")
 
@@ -165,7 +165,7 @@ class Caches:
 
     def _spec(self, name: str, seen: _Seen, account: bool, cpus: int) -> CacheSpec:
         flags = seen.flags
-        if account or (self.era not in ("3.5", "3.8", "3.13") and _ACCOUNTED.fullmatch(name)):
+        if account or (self.era in _UNTOLD and _ACCOUNTED.fullmatch(name)):
             flags |= ev.SLAB_ACCOUNT
         if _RECLAIMABLE.fullmatch(name):
             flags |= ev.SLAB_RECLAIM_ACCOUNT

@@ -28,7 +28,7 @@ _BINARY = {
 class Piece(NamedTuple):
     """Whole lines of a file."""
 
-    buf: np.ndarray  # u1
+    buf: np.ndarray  # u1, good until the next piece is asked for
     ends: np.ndarray  # i8, places of the newlines
     first_line: int  # number of its first line in the file, from 1
 
@@ -67,35 +67,37 @@ def pieces(path: str, file: BinaryIO) -> Iterator[Piece]:
     Raises UsageProblem, with the number of the line, for what is no text: a NUL byte, a line
     longer than 1 MiB, a last line without its end, nothing at all.
     """
-    line, rest = 1, b""
+    store = np.zeros(CHUNK + LONGEST_LINE + PADDING, np.uint8)
+    line, kept = 1, 0
     while True:
         try:
-            data = file.read(CHUNK)
+            nr = file.readinto(memoryview(store)[kept : kept + CHUNK])
         except OSError as err:
             raise UsageProblem(f"{path}: line {line}: cannot be read ({err.strerror})") from None
-        if line == 1 and not rest:
-            for magic, what in _BINARY.items():
-                if data.startswith(magic):
-                    raise UsageProblem(f"{path}: line 1: {what}")
-        if not data:
+        if not nr:
             break
-        data = rest + data
-        zero = data.find(0)
-        if zero >= 0:
-            at = line + data.count(b"\n", 0, zero)
+        size = kept + nr
+        data = store[:size]
+        if line == 1 and not kept:
+            start = data[:16].tobytes()
+            for magic, what in _BINARY.items():
+                if start.startswith(magic):
+                    raise UsageProblem(f"{path}: line 1: {what}")
+        ends = np.flatnonzero(data == 10)
+        if not data.min():
+            at = line + int(np.searchsorted(ends, np.argmin(data)))
             raise UsageProblem(f"{path}: line {at}: binary data; expected {EXPECTED}")
-        buf = np.frombuffer(data + bytes(PADDING), np.uint8)
-        ends = np.flatnonzero(buf == 10)
-        cut = int(ends[-1]) + 1 if len(ends) else 0
-        rest = data[cut:]
-        longest = int(np.diff(ends, prepend=-1).max(initial=0))
-        if longest > LONGEST_LINE or len(rest) > LONGEST_LINE:
-            at = line + int(np.argmax(np.diff(ends, prepend=-1, append=len(data)) > LONGEST_LINE))
+        lengths = np.diff(ends, prepend=-1, append=size)
+        if lengths.max() > LONGEST_LINE:
+            at = line + int(np.argmax(lengths > LONGEST_LINE))
             raise UsageProblem(f"{path}: line {at}: longer than 1 MiB; expected {EXPECTED}")
+        cut = int(ends[-1]) + 1 if len(ends) else 0
         if len(ends):
-            yield Piece(buf, ends, line)
+            yield Piece(store, ends, line)
             line += len(ends)
-    if rest:
+        kept = size - cut
+        store[:kept] = store[cut:size].copy()
+    if kept:
         raise UsageProblem(f"{path}: line {line}: cut off; expected a whole line with its newline")
     if line == 1:
         raise UsageProblem(f"{path}: line 1: the file is empty; expected {EXPECTED}")

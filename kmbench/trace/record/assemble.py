@@ -123,6 +123,9 @@ def assemble(recording: Recording, symbols: Symbols) -> Tables:
     zero = recording.dumps[0].start
     sites = _Sites(symbols)
     events, handles, quality = _events(recording, table, owner, lives, kind, zero, sites)
+    hosts = [at for at, name in enumerate(groups.names) if name.startswith("/host")]
+    memcg = events.column("memcg").to_numpy()
+    quality["host_share"] = round(float(np.mean(np.isin(memcg, hosts))), 4) if len(memcg) else 0.0
     kept = handles.kept
     aux = _aux(table, owner, groups, symbols, zero)
     manifest = _manifest(recording, table, owner, groups, lives, events, zero, quality)
@@ -215,19 +218,12 @@ def _events(recording, table, owner: Attribution, lives, kind, zero, sites):
         site=(site, "i2"), flags=(flags, "u1"),
     )  # fmt: skip
     quality = {
-        "host_share": round(float(np.mean(~np.isin(memcg, recording_groups(recording, owner)))), 4)
-        if len(rows) else 0.0,
         "events_of_known_task": round(float(np.mean(owner.known[rows])), 6) if len(rows) else 1.0,
         "first_event_is_free": int(np.count_nonzero(flags & lt.FIRST_FREE)),
         "untraced_free_before_alloc": int(np.count_nonzero(flags & lt.LOST_FREE)),
         "untraced_alloc_before_free": int(np.count_nonzero(flags & lt.LOST_ALLOC)),
     }  # fmt: skip
     return events, _Handles(kept, cut[lives.slabs.cache]), quality
-
-
-def recording_groups(recording: Recording, owner: Attribution) -> list[int]:
-    """Indices that stand for the workload: all that are not root, host or recorder."""
-    return recording.manifest.get("_own", [])
 
 
 def _slab_table(recording, slabs: lt.Slabs, kept, first, zero) -> pa.Table:
@@ -376,7 +372,6 @@ def _global_table(recording: Recording, zero: int) -> pa.Table:
 
 def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> dict[str, Any]:
     known = dict(recording.manifest)
-    known.pop("_own", None)
     kinds = np.bincount(table.kind, minlength=17)
     op = events.column("op").to_numpy()
     shown = {form.name: int(kinds[number]) for form in recording.formats.values()
@@ -388,8 +383,7 @@ def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> 
             counts[name].append({"dump": number, **totals})
     ends = [shot.slabinfo.t1 for shot in recording.snapshots]
     spans = [(shot.slabinfo.t1 - shot.slabinfo.t0) / 1e6 for shot in recording.snapshots]
-    for key in ("t_final_shrink",):
-        known[key] = known[key] - zero
+    known["t_final_shrink"] -= zero
     known["group_end_s"] = {name: [(t - zero) / 1e9, code]
                             for name, (t, code) in known.get("group_end_s", {}).items()}  # fmt: skip
     return known | {

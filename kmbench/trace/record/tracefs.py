@@ -125,14 +125,11 @@ class Instance:
                         if value.strip().isdigit()}  # fmt: skip
         return out
 
-    def drain(self, cpu: int, into) -> int:
-        """Move what CPU's buffer holds to the file `into`; returns the number of bytes."""
-        total = 0
+    def drain(self, cpu: int, into: bytearray) -> None:
+        """Move what CPU's buffer holds to the end of `into`."""
         with suppress(BlockingIOError):
             while page := os.read(self._raw[cpu], self.page_bytes):
-                into.write(page)
-                total += len(page)
-        return total
+                into += page
 
     def remove(self) -> None:
         """Stop and take the instance away."""

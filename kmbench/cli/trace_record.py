@@ -1,0 +1,139 @@
+"""`kmbench trace record`: watch a real kernel's slab allocator and memory controller at work."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from kmbench.errors import UsageProblem, one_line
+
+__all__ = ["command", "read_commands"]
+
+_NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+
+
+def read_commands(pairs: tuple[str, ...], argv: tuple[str, ...]) -> dict[str, list[str]]:
+    """Group name -> argument list, from ``--group NAME=CMD`` and what follows ``--``.
+
+    Raises UsageProblem.
+    """
+    commands: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign or not name or not set(name) <= _NAME_CHARACTERS or name == "ctl":
+            raise UsageProblem(f"--group {pair}: expected NAME=CMD, NAME of letters, digits, _-.")
+        if name in commands:
+            raise UsageProblem(f"--group {name}: given twice")
+        if not text.strip():
+            raise UsageProblem(f"--group {name}: no command")
+        commands[name] = ["/bin/sh", "-c", text]
+    if argv:
+        name = "main"
+        if name in commands:
+            raise UsageProblem("--group main: that is the group of the command after --")
+        commands[name] = list(argv)
+    if not commands:
+        raise UsageProblem("nothing to run: give a command after --, or --group NAME=CMD")
+    return commands
+
+
+def check_programs(commands: dict[str, list[str]]) -> None:
+    """Raises UsageProblem for a program that cannot be found."""
+    import shutil
+
+    for argv in commands.values():
+        if shutil.which(argv[0]) is None:
+            raise UsageProblem(f"{argv[0]}: no such program")
+
+
+class _Progress:
+    """One line on a terminal's stderr, overwritten as things go on."""
+
+    def __init__(self):
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._shown:
+            click.echo(f"\r\x1b[Krecording: {one_line(text)}", err=True, nl=False)
+
+    def close(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _explain(plan, out: Path) -> None:
+    """What a recording would do here."""
+    from kmbench.trace.record.session import check
+
+    machine = check()
+    version = machine.hierarchy.version
+    click.echo(f"can record: tracefs at {machine.tracing}, memory cgroups v{version} at "
+               f"{machine.hierarchy.root}")  # fmt: skip
+    if machine.walks:
+        click.echo(f"slabs at the start: approximate, from totals ({machine.walks})")
+    else:
+        click.echo("slabs at the start: read one by one, through BPF")
+    for name, argv in plan.commands.items():
+        click.echo(f"would run in {machine.hierarchy.root}/kmb_{name}: {shlex.join(argv)}")
+    until = f"for {plan.duration_s:g} s" if plan.duration_s else "until they end"
+    click.echo(f"would trace all CPUs {until}, {plan.buffer_kb >> 10} MiB of buffer for each, a "
+               f"snapshot every {plan.interval_s:g} s, and write {out}")  # fmt: skip
+
+
+@click.command("record")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+@click.option("-g", "--group", "groups", multiple=True, metavar="NAME=CMD",
+              help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("capture"),
+              show_default=True, help="Folder of the capture.")
+@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS",
+              help="End commands and recording after this time [default: when they end].")
+@click.option("--interval", type=click.FloatRange(0.01, 60), default=0.1, show_default=True,
+              metavar="SECONDS", help="Time between two snapshots.")
+@click.option("--buffer", type=click.IntRange(1, 65_536), default=256, show_default=True,
+              metavar="MIB", help="Trace buffer of each CPU.")
+@click.option("--what", default="", help="One line on what is recorded.")
+@click.option("-n", "--dry-run", is_flag=True,
+              help="Say what would be done, and whether this machine can.")  # fmt: skip
+@click.pass_context
+def command(ctx, argv, groups, output, duration, interval, buffer, what, dry_run) -> None:
+    """Record CMD in a memory cgroup of its own: every slab and page operation of the kernel.
+
+    Needs root, tracefs and Linux 6.18.  Writes a capture folder for `kmbench trace`.  Exits with 1
+    when events were lost.
+    """
+    from kmbench.trace.record.session import Plan, Stopped
+
+    commands = read_commands(groups, argv)
+    check_programs(commands)
+    plan = Plan(commands, duration, interval, buffer << 10)
+    if dry_run:
+        _explain(plan, output)
+        return
+    from kmbench.trace.record.output import record
+
+    text = what or "; ".join(
+        shlex.join(line) if line[:2] != ["/bin/sh", "-c"] else line[2]
+        for line in commands.values()
+    )
+    say = _Progress()
+    try:
+        manifest = record(plan, output, text, say)
+    except Stopped as stop:
+        say.close()
+        click.echo(f"kmbench: stopped by {stop}; nothing was written", err=True)
+        ctx.exit(130)
+    finally:
+        say.close()
+    for name, (_, code) in manifest["group_end_s"].items():
+        if code:
+            click.echo(f"kmbench: warning: the command of group {name} ended with {code}", err=True)
+    lost = manifest["events_lost"] + manifest["missed_event_pages"]
+    click.echo(f"{output}: {manifest['slab_events']:,} slab events in "
+               f"{manifest['duration_s']:g} s, {manifest['snapshots']} snapshots, {lost} lost")
+    if lost:
+        click.echo("kmbench: error: events were lost; give a larger --buffer", err=True)
+        ctx.exit(1)

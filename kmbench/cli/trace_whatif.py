@@ -1,0 +1,83 @@
+"""`kmbench trace what-if`: what this host would have used under other strategies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kmbench.cli.output import emit, json_option
+
+if TYPE_CHECKING:
+    from kmbench.trace.whatif import Alternative
+
+MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@click.command("what-if")
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
+@click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE.svg",
+              help="Write the picture as SVG.")  # fmt: skip
+@json_option
+def command(capture: Path, strategies, files, svg: Path | None, as_json: bool) -> None:
+    """Replay the recorded workload CAPTURE under every strategy.
+
+    Tells what the same host would have used: slabs, charges, copies of caches, metadata, failures.
+    """
+    from kmbench.analysis.picture import Curve, svg_charts, text_chart
+    from kmbench.cli.run import warn_failed
+    from kmbench.plugins import load_plugins
+    from kmbench.trace.whatif import what_if
+
+    plugins = load_plugins(files)
+    warn_failed(plugins)
+
+    def say(strategy: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"kmbench: {strategy}", err=True)
+
+    found = what_if(capture, strategies, plugins=plugins, progress=say)
+    curves = [
+        Curve(a.strategy, MARKS[i % len(MARKS)], a.t, a.slab_bytes) for i, a in enumerate(found)
+    ]
+    title = "slab bytes"
+    if svg:
+        emit(svg_charts([(title, curves)]).encode(), svg)
+    if as_json:
+        from kmbench.analysis.tables import as_json as json_text
+
+        text = json_text([a.row() for a in found])
+    else:
+        text = f"{table(found)}\n\n{text_chart(title, curves, height=12)}"
+    emit(f"{text}\n".encode(), None)
+
+
+def table(found: list[Alternative]) -> str:
+    """One row a strategy; `excess` is against the first of them."""
+    from kmbench.analysis.tables import Column, Grid, as_text
+
+    def mib(value: float) -> str:
+        return f"{value / 2**20:,.2f}"
+
+    columns = (
+        Column("strategy", left=True), Column("peak", "slabs MiB"), Column("mean", "slabs MiB"),
+        Column("end", "slabs MiB"), Column("excess", "slabs MiB"),
+        Column("charged", "groups MiB"), Column("used", "groups MiB"),
+        Column("metadata KiB"), Column("copies"), Column("failed"),
+    )  # fmt: skip
+    first = found[0].row()["slab_bytes_mean"]
+    rows = []
+    for row in (a.row() for a in found):
+        rows.append((
+            row["strategy"], mib(row["slab_bytes_peak"]), mib(row["slab_bytes_mean"]),
+            mib(row["slab_bytes_end"]), f"{(row['slab_bytes_mean'] - first) / 2**20:+,.2f}",
+            mib(row["charged_bytes_mean"]), mib(row["true_bytes_mean"]),
+            f"{row['metadata_bytes_mean'] / 2**10:,.0f}", f"{row['copies']:,}",
+            f"{row['failed_allocs']:,}",
+        ))  # fmt: skip
+    note = f"excess: mean slabs above {found[0].strategy}; charged, used: means over the recording"
+    return as_text(Grid("", columns, rows, notes=(note,)))

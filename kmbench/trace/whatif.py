@@ -1,0 +1,91 @@
+"""A recorded workload under other strategies: what the same host would have used."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kmbench.core.events import EVENT, SAMPLE
+from kmbench.core.sample import TIMELINE_COLUMNS, TOTAL_COLUMNS
+from kmbench.plugins import Plugins, load_plugins
+from kmbench.simulate import Simulation
+from kmbench.trace.recording import open_recording
+
+ROOT = 1
+
+
+class Alternative(NamedTuple):
+    """One strategy's use of memory over the recording; arrays have one entry a sample."""
+
+    strategy: str
+    t: np.ndarray  # ns
+    slab_bytes: np.ndarray  # pages of all slabs, times the page size
+    charged_bytes: np.ndarray  # kmem of the root's counter: all groups
+    true_bytes: np.ndarray  # slots of live objects and pages that groups really allocated
+    metadata_bytes: np.ndarray
+    copies: int  # per-group copies of caches that were made
+    failed: int  # allocations that failed
+
+    def row(self) -> dict[str, Any]:
+        """Peaks and means, as a plain document."""
+        means = {
+            f"{name}_mean": float(getattr(self, name).mean())
+            for name in ("slab_bytes", "charged_bytes", "true_bytes", "metadata_bytes")
+        }
+        return {
+            "strategy": self.strategy, "slab_bytes_peak": int(self.slab_bytes.max()),
+            "slab_bytes_end": int(self.slab_bytes[-1]), **means,
+            "copies": self.copies, "failed_allocs": self.failed,
+        }  # fmt: skip
+
+
+def _measure(simulation: Simulation, strategy: str) -> Alternative:
+    timeline, _, totals = simulation.tables()
+    t = dict(zip(TIMELINE_COLUMNS, timeline, strict=True))
+    total = dict(zip(TOTAL_COLUMNS, totals, strict=True))
+    page, k = simulation.setup.machine.page_size, simulation.S.k[0]
+    samples = len(total["t"])
+    root = t["memcg"] == ROOT
+    charged = np.zeros(samples, np.int64)
+    charged[t["sample"][root]] = t["kmem_usage"][root]
+    used = np.bincount(
+        t["sample"][~root], (t["true_slab"] + t["true_pages"])[~root], minlength=samples
+    )
+    return Alternative(
+        strategy, total["t"], total["slab_pages"] * page, charged, used, total["metadata"],
+        int(k["nr_caches"]) - 1 - len(simulation.setup.caches), int(k["nr_failed"]),
+    )  # fmt: skip
+
+
+def what_if(
+    path: str | Path,
+    strategies: Iterable[str] | None = None,
+    *,
+    plugins: Plugins | None = None,
+    progress: Callable[[str], None] = lambda strategy: None,
+) -> list[Alternative]:
+    """Replay a recording under `strategies` (default: all that are registered), ``none`` first.
+
+    progress: called with the name of every strategy before its engine is compiled or loaded.
+
+    Raises UsageProblem for a file that is no recording, and for unknown strategies.
+    """
+    plugins = plugins or load_plugins()
+    names = list(strategies or sorted(plugins.strategies, key=lambda name: (name != "none", name)))
+    chosen = [plugins.strategy(name) for name in names]
+    with open_recording(path) as recording:
+        simulations = []
+        for strategy in chosen:
+            progress(strategy.name)
+            simulations.append(Simulation(recording.setup, strategy))
+        last = 0
+        for batch in recording.batches:
+            for simulation in simulations:
+                simulation.feed(batch)
+            last = int(batch["t"][-1]) if len(batch) else last
+    end = np.zeros(1, EVENT)
+    end["op"], end["t"] = SAMPLE, last
+    for simulation in simulations:
+        simulation.feed(end)
+    return [_measure(s, name) for s, name in zip(simulations, names, strict=True)]

@@ -1,0 +1,75 @@
+"""What the documents show works as shown."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import kmbench
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """Code blocks of a document."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def test_the_example_strategy_runs_and_leaves_nothing_charged(tmp_path):
+    plugin = tmp_path / "per_object.py"
+    plugin.write_text(blocks("docs/strategies.md", "python")[0])
+    plugins = kmbench.load_plugins((plugin,))
+    assert not plugins.failed
+    results = kmbench.run(
+        ROOT / "workloads" / "waste" / "spread.toml", ["per-object"], out=tmp_path / "r",
+        plugins=plugins,
+    )  # fmt: skip
+    run = results.runs.collect().row(0, named=True)
+    assert run["leak_bytes"] == 0
+    charged = results.timeline.filter(pl.col("memcg") == 2).select(pl.col("kmem_usage").max())
+    assert charged.collect().item() == 5 * 4096
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_paths_exist(document):
+    text = document.read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (document.parent / target).exists(), target
+    for path in re.findall(r"`((?:kmbench|plugins|workloads|tests|benchmarks)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`(core/\w+\.py)`", text):
+        assert (ROOT / "kmbench" / path).exists(), path
+
+
+def test_the_readme_names_every_strategy_and_workload():
+    text = (ROOT / "README.md").read_text()
+    plugins = kmbench.load_plugins()
+    for name in [*plugins.strategies, *plugins.workloads]:
+        assert f"`{name}`" in text, name
+
+
+def test_every_scenario_loads_and_says_what_to_look_at():
+    plugins = kmbench.load_plugins()
+    scenarios = sorted((ROOT / "workloads").rglob("*.toml"))
+    assert scenarios
+    for path in scenarios:
+        scenario = kmbench.load_scenario(path)
+        assert scenario.workload in plugins.workloads
+        assert "ook at:" in path.read_text(), path
+
+
+def test_the_version_is_in_the_changelog():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_public_names():
+    assert sorted(kmbench.__all__) == [
+        "Accounting", "Host", "KmbenchError", "OpenWorkload", "Parameter", "PluginProblem",
+        "Scenario", "Simulation", "Strategy", "UsageProblem", "Workload", "generated", "hookimpl",
+        "load_plugins", "load_scenario", "open_results", "run",
+    ]  # fmt: skip
+    assert all(getattr(kmbench, name) for name in kmbench.__all__)
