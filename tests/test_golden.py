@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kmbench
+from golden import CPUS, ORDERS
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.core.geometry import (
@@ -24,27 +25,6 @@ from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.trace.format import open_trace
 
 RECORDED = Path(__file__).parent.parent / "workloads" / "recorded"
-CPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-ORDERS = {  # size: order/objects by number of CPUs
-    64: "0/64 0/64 0/64 0/64 0/64 0/64 0/64 0/64 0/64",
-    104: "0/39 0/39 0/39 0/39 0/39 0/39 0/39 0/39 1/78",
-    192: "0/21 0/21 0/21 0/21 1/42 1/42 1/42 1/42 1/42",
-    256: "0/16 0/16 0/16 1/32 1/32 1/32 1/32 2/64 2/64",
-    320: "0/12 0/12 1/25 1/25 1/25 2/51 2/51 2/51 2/51",
-    512: "0/8 1/16 1/16 2/32 2/32 2/32 2/32 3/64 3/64",
-    576: "1/14 1/14 2/28 2/28 2/28 2/28 3/56 3/56 3/56",
-    624: "1/13 1/13 2/26 2/26 2/26 3/52 3/52 3/52 3/52",
-    752: "2/21 2/21 2/21 2/21 3/43 3/43 3/43 3/43 3/43",
-    832: "2/19 2/19 2/19 3/39 3/39 3/39 3/39 3/39 3/39",
-    1024: "1/8 2/16 2/16 3/32 3/32 3/32 3/32 3/32 3/32",
-    1128: "2/14 2/14 3/29 3/29 3/29 3/29 3/29 3/29 3/29",
-    1344: "2/12 2/12 3/24 3/24 3/24 3/24 3/24 3/24 3/24",
-    2048: "2/8 3/16 3/16 3/16 3/16 3/16 3/16 3/16 3/16",
-    2368: "3/13 3/13 3/13 3/13 3/13 3/13 3/13 3/13 3/13",
-    4096: "3/8 3/8 3/8 3/8 3/8 3/8 3/8 3/8 3/8",
-    5888: "3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5",
-}
-
 
 @pytest.mark.parametrize("size", ORDERS)
 def test_slab_orders(size):

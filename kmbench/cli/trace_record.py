@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -93,8 +94,8 @@ def _explain(plan, out: Path) -> None:
               help="End commands and recording after this time [default: when they end].")
 @click.option("--interval", type=click.FloatRange(0.01, 60), default=0.1, show_default=True,
               metavar="SECONDS", help="Time between two snapshots.")
-@click.option("--buffer", type=click.IntRange(1, 65_536), default=256, show_default=True,
-              metavar="MIB", help="Trace buffer of each CPU.")
+@click.option("--buffer", type=click.IntRange(1, 65_536), metavar="MIB",
+              help="Trace buffer of each CPU [default: 256, less where memory is short].")
 @click.option("--what", default="", help="One line on what is recorded.")
 @click.option("-n", "--dry-run", is_flag=True,
               help="Say what would be done, and whether this machine can.")  # fmt: skip
@@ -105,11 +106,12 @@ def command(ctx, argv, groups, output, duration, interval, buffer, what, dry_run
     Needs root, tracefs and Linux 6.18.  Writes a capture folder for `kmbench trace`.  Exits with 1
     when events were lost.
     """
-    from kmbench.trace.record.session import Plan, Stopped
+    from kmbench.trace.record.session import Plan, Stopped, available_kb, default_buffer_kb
 
     commands = read_commands(groups, argv)
     check_programs(commands)
-    plan = Plan(commands, duration, interval, buffer << 10)
+    size = buffer << 10 if buffer else default_buffer_kb(available_kb(), os.cpu_count() or 1)
+    plan = Plan(commands, duration, interval, size)
     if dry_run:
         _explain(plan, output)
         return

@@ -5,14 +5,13 @@ Sources: Linux 6.18 mm/slub.c:__free_slab, rcu_free_slab, __kmem_cache_do_shrink
 """
 
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.objects import drop_vector
+from kmbench.core.objects import drop_vector, give_plain
 from kmbench.core.pages import free_pages
 from kmbench.core.paths import SLAB_GONE
 from kmbench.core.sheaf import barn_entry, sheaf_drain
 from kmbench.core.slub import (
     discard,
     drain_cpu_partial,
-    free_slow,
     keeps_empty,
     node_add_head,
     node_add_tail,
@@ -123,12 +122,7 @@ def sort_partial(S, row, by_free):
 @outlined
 def return_object(S, cache, cpu, slab):
     """Free one object that a sheaf held to its slab."""
-    pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
-    S.slab[slab].inuse -= 1
-    if pc.slab == slab:
-        pc.free += 1
-    else:
-        free_slow(S, cache, pc, cpu, slab)
+    give_plain(S, cache, S.cpu[cache * S.k[0].nr_cpus + cpu], cpu, slab)
 
 
 @outlined

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from kmbench.trace.record import lifetimes as lt
 from kmbench.trace.record import stream as st
-from kmbench.trace.record.cgroups import PREFIX, Hierarchy
+from kmbench.trace.record.cgroups import Hierarchy
 from kmbench.trace.record.owners import Attribution, Groups, attribute, groups_of
-from kmbench.trace.record.slabs import Dump
+from kmbench.trace.record.slabs import CPU_FREELIST, Dump
 from kmbench.trace.record.snapshots import (
     Snapshot,
     failures,
@@ -25,6 +25,7 @@ from kmbench.trace.record.snapshots import (
 from kmbench.trace.record.symbols import Symbols
 from kmbench.trace.record.tasks import Task
 from kmbench.trace.record.tracefs import Format
+from kmbench.trace.record.uniform import vote_direct_map
 
 LARGE = "kmalloc-large"
 LARGEST = 8192  # bytes; kmalloc above that takes pages (KMALLOC_MAX_CACHE_SIZE)
@@ -73,6 +74,12 @@ def _table(**columns: tuple[Any, str]) -> pa.Table:
     return pa.Table.from_arrays(arrays, names)
 
 
+def _table_of_rows(rows: list[tuple], columns: tuple[str, ...], kinds: tuple[str, ...]) -> pa.Table:
+    parts = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    typed = zip(parts, kinds, strict=True)
+    return _table(**dict(zip(columns, ((list(part), kind) for part, kind in typed), strict=True)))
+
+
 def _guess_caches(table: st.Table, names: list[str]) -> np.ndarray:
     """Cache (i4) of every event by its name or its size; -1 unknown, len(names) a large kmalloc."""
     ids = {name: row for row, name in enumerate(names)}
@@ -108,13 +115,14 @@ def assemble(recording: Recording, symbols: Symbols) -> Tables:
     names = [row["name"] for row in recording.caches]
     sizes = np.array([row["size"] for row in recording.caches], np.int64)
     orders = np.array([row["order"] for row in recording.caches], np.int64)
+    direct_map = recording.direct_map or vote_direct_map(table)
     of_page = (table.kind == st.PAGE_ALLOC) | (table.kind == st.PAGE_FREE)
     # kfree(NULL) is traced and means nothing
     null = (table.kind <= st.KFREE) & (table.ptr == 0)
     kind = np.where(null, 255, table.kind).astype(np.uint8)
     columns = {
         "t": table.t, "kind": kind, "cpu": table.cpu, "memcg": owner.memcg,
-        "phys": np.where(of_page, table.ptr, table.ptr - _signed(recording.direct_map)),
+        "phys": np.where(of_page, table.ptr, table.ptr - _signed(direct_map)),
         "order": table.size, "accounted": table.gfp & lt.ACCOUNT != 0,
         "cache": _guess_caches(table, names),
     }  # fmt: skip
@@ -229,8 +237,8 @@ def _events(recording, table, owner: Attribution, lives, kind, zero, sites):
 def _slab_table(recording, slabs: lt.Slabs, kept, first, zero) -> pa.Table:
     before = slabs.t_alloc[kept] < first[kept]
     listed = recording.dumps[0].listed
-    inuse = {int(pfn): int(count) for pfn, count, where in
-             zip(listed["pfn"], listed["inuse"], listed["where"], strict=True) if where < 3}  # fmt: skip
+    listed = listed[listed["where"] != CPU_FREELIST]
+    inuse = dict(zip(listed["pfn"].tolist(), listed["inuse"].tolist(), strict=True))
     start = [inuse.get(int(pfn), -1) if old else -1
              for pfn, old in zip(slabs.pfn[kept], before, strict=True)]  # fmt: skip
     return _table(
@@ -274,9 +282,7 @@ def _snapshot_table(recording: Recording, names: list[str], zero: int) -> pa.Tab
             if objects:
                 sysfs = [counts.get((row, column)) for column in range(3)]
                 rows.append((snap, t, t_sysfs, row, active, objects, slabs, *sysfs))
-    parts = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return _table(**{name: (list(values), kind)
-                     for name, values, kind in zip(columns, parts, kinds, strict=True)})  # fmt: skip
+    return _table_of_rows(rows, columns, kinds)
 
 
 def _memcg_table(recording: Recording, groups: Groups, zero: int) -> pa.Table:
@@ -292,9 +298,7 @@ def _memcg_table(recording: Recording, groups: Groups, zero: int) -> pa.Table:
                 rows.append((snap, kmem.t0 - zero, kmem.t1 - zero, index,
                              kmem_bytes(kmem.text, version), first_number(usage),
                              failures(fails, version), *user_bytes(stat, version)))  # fmt: skip
-    parts = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return _table(**{name: (list(values), kind)
-                     for name, values, kind in zip(columns, parts, kinds, strict=True)})  # fmt: skip
+    return _table_of_rows(rows, columns, kinds)
 
 
 def _page_table(table: st.Table, owner: Attribution, pages: np.ndarray, zero: int) -> pa.Table:
@@ -346,9 +350,7 @@ def _aux(table: st.Table, owner, groups: Groups, symbols: Symbols, zero: int) ->
                      int(owner.memcg[at]), int(owner.ctx[at]), *numbers, text))  # fmt: skip
     columns = ("t", "ev", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3", "s")
     kinds = ("i8", "cat", "u1", "i4", "i2", "u1", "i8", "i8", "i8", "i8", "cat")
-    parts = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return _table(**{name: (list(values), kind)
-                     for name, values, kind in zip(columns, parts, kinds, strict=True)})  # fmt: skip
+    return _table_of_rows(rows, columns, kinds)
 
 
 def _global_table(recording: Recording, zero: int) -> pa.Table:
@@ -365,9 +367,7 @@ def _global_table(recording: Recording, zero: int) -> pa.Table:
     columns = ("snap", "t0", "t1", "num_memcgs_kernel", "num_memcgs_kmb", "nr_slab_reclaimable",
                "nr_slab_unreclaimable", "nr_kernel_stack_kb", "nr_page_table_pages")  # fmt: skip
     kinds = ("i4", "i8", "i8", "i4", "i4", "i8", "i8", "i8", "i8")
-    parts = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return _table(**{name: (list(values), kind)
-                     for name, values, kind in zip(columns, parts, kinds, strict=True)})  # fmt: skip
+    return _table_of_rows(rows, columns, kinds)
 
 
 def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> dict[str, Any]:
@@ -381,14 +381,14 @@ def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> 
     for number, dump in enumerate(recording.dumps):
         for name, totals in dump.totals.items():
             counts[name].append({"dump": number, **totals})
-    ends = [shot.slabinfo.t1 for shot in recording.snapshots]
+    last = max((shot.slabinfo.t1 for shot in recording.snapshots), default=zero)
     spans = [(shot.slabinfo.t1 - shot.slabinfo.t0) / 1e6 for shot in recording.snapshots]
     known["t_final_shrink"] -= zero
-    known["group_end_s"] = {name: [(t - zero) / 1e9, code]
-                            for name, (t, code) in known.get("group_end_s", {}).items()}  # fmt: skip
+    ends = known.get("group_end_s", {})
+    known["group_end_s"] = {name: [(t - zero) / 1e9, code] for name, (t, code) in ends.items()}
     return known | {
         "clock": "CLOCK_MONOTONIC, ns since the lists of slabs were read (dump 0)",
-        "duration_s": round((max(ends) - zero) / 1e9, 3) if ends else 0.0,
+        "duration_s": round((last - zero) / 1e9, 3),
         "snapshots": len(recording.snapshots),
         "snapshot_ms_mean": round(float(np.mean(spans)), 2) if spans else 0.0,
         "snapshot_ms_max": round(float(np.max(spans)), 2) if spans else 0.0,
@@ -406,6 +406,3 @@ def write_tables(tables: Tables, folder: Path) -> None:
     """Write every table into `folder`.  Raises OSError."""
     for name, table in tables.tables.items():
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd", compression_level=9)
-
-
-__all__ = ["LARGE", "PREFIX", "Recording", "Tables", "assemble", "write_tables"]

@@ -1,6 +1,7 @@
 """Offsets of structure members, read from the kernel's own type information.
 
-Format: Linux include/uapi/linux/btf.h; the kernel publishes its types in ``/sys/kernel/btf/vmlinux``.
+Format: Linux include/uapi/linux/btf.h; the kernel publishes its types in
+``/sys/kernel/btf/vmlinux``.
 """
 
 import mmap
@@ -23,7 +24,8 @@ class Types:
         """Raises ValueError when `blob` is not BTF."""
         if len(blob) < 24:
             raise ValueError("no BTF header")
-        magic, _, _, head, type_at, type_len, str_at, str_len = struct.unpack_from("<HBBIIIII", blob)
+        header = struct.unpack_from("<HBBIIIII", blob)
+        magic, _, _, head, type_at, type_len, str_at, str_len = header
         if magic != _MAGIC:
             raise ValueError("not BTF of a little-endian kernel")
         self._blob = blob

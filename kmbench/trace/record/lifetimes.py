@@ -11,8 +11,11 @@ import numba
 import numpy as np
 
 from kmbench.trace.record.stream import (
-    CACHE_ALLOC, CACHE_FREE, KFREE, KMALLOC, PAGE_ALLOC, PAGE_FREE,
-)  # fmt: skip
+    CACHE_ALLOC,
+    CACHE_FREE,
+    PAGE_ALLOC,
+    PAGE_FREE,
+)
 
 SHIFT = 9
 ACCOUNT = 0x40_0000  # __GFP_ACCOUNT
@@ -205,7 +208,7 @@ def track(
 
 @numba.njit(cache=True)
 def object_flags(obj, is_free, keys):  # pragma: no cover - compiled
-    """FIRST_FREE, LOST_FREE and LOST_ALLOC (u1) of events on the objects `obj` (i8, below `keys`)."""
+    """FIRST_FREE, LOST_FREE and LOST_ALLOC (u1) of events on objects `obj` (i8, below `keys`)."""
     state = np.zeros(keys, np.uint8)  # 0 never seen, 1 live, 2 free
     out = np.zeros(len(obj), np.uint8)
     for i in range(len(obj)):
@@ -234,6 +237,3 @@ def kmalloc_names(size: np.ndarray, gfp: np.ndarray) -> np.ndarray:
     )  # fmt: skip
     labels = np.array([f"{n >> 10}k" if n >= 1024 else str(n) for n in size.tolist()], object)
     return prefix.astype(object) + labels
-
-
-__all__ = ["KFREE", "KMALLOC", "Lifetimes", "Slabs", "kmalloc_names", "object_flags", "track"]

@@ -25,6 +25,7 @@ from kmbench.trace.record.tasks import running_tasks
 from kmbench.trace.record.uniform import uniform_dump
 
 SETTLE_S = 0.6  # from the end of the commands to the last walk: RCU and workqueues finish
+BUFFER_KB = 256 << 10  # per CPU, where memory allows
 Progress = Callable[[str], None]
 
 
@@ -72,6 +73,20 @@ def check() -> Machine:
     return Machine(root, hierarchy, "")
 
 
+def default_buffer_kb(available_kb: int, cpus: int) -> int:
+    """Trace buffer of each CPU: all of them take a quarter of the free memory at most."""
+    return max(1024, min(BUFFER_KB, available_kb // 4 // cpus))
+
+
+def available_kb() -> int:
+    """Memory that can be had without swapping."""
+    return _memory().get("MemAvailable:", 0)
+
+
+def _memory() -> dict[str, int]:
+    return snapshots.keyed(Path("/proc/meminfo").read_bytes().replace(b" kB", b""))
+
+
 class Recorder:
     """Runs one Plan; a context manager that leaves nothing behind."""
 
@@ -105,6 +120,7 @@ class Recorder:
 
     def _set_up(self) -> None:
         stack, machine = self._stack, self.machine
+        stack.enter_context(_signals())
         self._owned = guard.Belongings(os.getpid())
         home = cgroups.membership(Path("/proc/self/cgroup").read_text(), machine.hierarchy)
         instance = machine.tracing / "instances" / f"{tracefs.PREFIX}{os.getpid()}"
@@ -113,7 +129,6 @@ class Recorder:
         stack.callback(watcher.done)
         stack.callback(guard.take_away, self._owned.path, end_processes=True)
         stack.callback(self._end_children)
-        stack.enter_context(_signals())
         self._say("allocating trace buffers")
         self._trace = tracefs.Instance(machine.tracing, os.getpid(), self._plan.buffer_kb)
         stack.callback(self._trace.remove)
@@ -316,14 +331,13 @@ def _group_ids(hierarchy: cgroups.Hierarchy) -> dict[int, str]:
 def _describe() -> dict[str, Any]:
     """Kernel and machine."""
     uname = os.uname()
-    memory = snapshots.keyed(Path("/proc/meminfo").read_bytes().replace(b" kB", b""))
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().split("\n")
-             if line.startswith("model name")]  # fmt: skip
+    lines = Path("/proc/cpuinfo").read_text().split("\n")
+    model = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "kernel": f"{uname.sysname} {uname.nodename} {uname.release} {uname.version}"
         f" {uname.machine}",
         "cpu": model[0] if model else uname.machine,
         "nproc": os.cpu_count() or 1,
-        "memtotal_kb": memory.get("MemTotal:", 0),
+        "memtotal_kb": _memory().get("MemTotal:", 0),
         "load_before": Path("/proc/loadavg").read_text().split()[0],
     }

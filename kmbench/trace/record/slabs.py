@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmbench.errors import UsageProblem
-from kmbench.trace.record.bpf import COPY, MAX_ITEMS, Reader, walk_item
+from kmbench.trace.record.bpf import COPY, ITEM, MAX_ITEMS, Reader, walk_item
 from kmbench.trace.record.btf import Types, kernel_types
 
 PAGE = 4096
@@ -176,9 +176,7 @@ class SlabWalker:
             for barn in cache.barns:
                 head = barn + at.full
                 add(_SHEAF, 0, walk_item(head, stop=head, back=at.sheaf["barn_list"], most=1000))
-        rows = np.array(items, [(name, "<u8") for name in ("first", "direct", "stop", "link",
-                                "back", "xor", "swap", "most")])  # fmt: skip
-        return rows, np.array(meaning, np.int32)
+        return np.array(items, ITEM), np.array(meaning, np.int32)
 
     def prepare(self) -> None:
         """Get ready for :meth:`run`, so that it does nothing but read."""
@@ -204,7 +202,8 @@ class SlabWalker:
         mine = np.array([entry.address if entry else 0 for entry in self._caches], np.uint64)
         of_slab &= owner == mine[cache]
         listed = np.zeros(np.count_nonzero(of_slab), LISTED)
-        listed["cache"], listed["where"], listed["cpu"] = cache[of_slab], where[of_slab], cpu[of_slab]
+        listed["cache"], listed["where"] = cache[of_slab], where[of_slab]
+        listed["cpu"] = cpu[of_slab]
         back = np.where(where == NODE_PARTIAL, at.slab["slab_list"], 0)
         listed["slab"] = (rows["at"] - back.astype(np.uint64))[of_slab]
         listed["inuse"], listed["objects"] = inuse[of_slab], objects[of_slab]
@@ -267,7 +266,8 @@ class SlabWalker:
         self.page_array = base
         held = freelist != 0
         pfn = (listed["slab"][held] - np.uint64(base)).astype(np.int64) // size
-        guess = (freelist[held] - pfn.astype(np.uint64) * np.uint64(PAGE)) & np.uint64(-_PUD % 2**64)
+        guess = freelist[held] - pfn.astype(np.uint64) * np.uint64(PAGE)
+        guess &= np.uint64(-_PUD % (1 << 64))
         values, counts = np.unique(guess, return_counts=True)
         self.direct_map = int(values[np.argmax(counts)])
 
@@ -285,7 +285,7 @@ class SlabWalker:
         for start in range(0, len(pfn), MAX_ITEMS):
             part = pfn[start : start + MAX_ITEMS]
             first = part.astype(np.uint64) * np.uint64(at.page) + np.uint64(self.page_array)
-            items = np.zeros(len(part), self._items.dtype)
+            items = np.zeros(len(part), ITEM)
             items["first"], items["direct"], items["most"] = first, 1, 1
             self._reader.prepare(items)
             self._reader.run()

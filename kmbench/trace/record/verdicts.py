@@ -75,7 +75,8 @@ def _cache(row, manifest, event, rows, slab, snap, end) -> dict[str, Any]:
     dumps = manifest["dumps"][row["name"]]
     slab_born = slab["t_alloc"][np.minimum(event["obj"][rows] >> 9, len(slab["t_alloc"]) - 1)]
     lost_frees = ~free & (flags & LOST_FREE != 0)
-    lost_allocs = free & ((flags & LOST_ALLOC != 0) | ((flags & FIRST_FREE != 0) & (slab_born >= 0)))
+    lost_allocs = flags & LOST_ALLOC != 0
+    lost_allocs |= free & (flags & FIRST_FREE != 0) & (slab_born >= 0)
     step = np.where(free, -1, 1) * ~(lost_frees | lost_allocs)
     level = dumps[0]["live"] + np.cumsum(step)
     live = dumps[1]["live"]
