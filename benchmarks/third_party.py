@@ -37,7 +37,8 @@ import json
 import kmbench
 from kmbench.core.geometry import make_cache
 from kmbench.core.setup import GroupSpec, Machine, Setup
-setup = Setup(Machine(memory_pages=4096), "6.18", (make_cache("dentry", 192),), (GroupSpec("/", 0),), 2)
+caches, groups = (make_cache("dentry", 192),), (GroupSpec("/", 0),)
+setup = Setup(Machine(memory_pages=4096), "6.18", caches, groups, 2)
 simulation = kmbench.Simulation(setup, kmbench.load_plugins().strategy("costa-elsewhere"))
 print(json.dumps([simulation.compile_s, simulation.cache_hit]))
 """

@@ -53,7 +53,8 @@ def test_list_limits(size, old, new, keep):
 
 @pytest.mark.parametrize(
     ("object_size", "align", "flags", "ctor", "size"),
-    [(192, 8, 3, False, 192), (616, 8, 3, True, 624), (184, 64, ev.SLAB_HWCACHE_ALIGN | 4, False, 192),
+    [(192, 8, 3, False, 192), (616, 8, 3, True, 624),
+     (184, 64, ev.SLAB_HWCACHE_ALIGN | ev.SLAB_TYPESAFE_BY_RCU, False, 192),
      (96, 8, ev.SLAB_TYPESAFE_BY_RCU, False, 104), (1120, 8, 0, True, 1128),
      (24, 8, ev.SLAB_HWCACHE_ALIGN, False, 32), (5, 8, 0, False, 8)],
 )  # fmt: skip
