@@ -155,7 +155,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "workload_hash": _digest(workload_identity),
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
-        "hardware": "",
+        "hardware": "no profile",
         "cpus": setup.machine.cpus,
         "groups": len(setup.groups),
         "events": int(k["nr_events"]),

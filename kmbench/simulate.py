@@ -27,6 +27,7 @@ from kmbench.core.specialise import Engine, specialise
 from kmbench.core.state import DONE, PERCPU, RELEASED, State
 from kmbench.errors import UsageProblem
 from kmbench.strategy import Strategy
+from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
 
 MIN_ROWS = 1 << 12
@@ -66,6 +67,7 @@ class Simulation:
         sample_every: int = 0,
         look_ahead: bool | None = None,
     ):
+        check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
         self.setup = setup
         self.strategy = strategy

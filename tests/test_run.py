@@ -12,7 +12,9 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.core.geometry import make_cache
 from kmbench.core.jit import JIT
+from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.errors import UsageProblem
 
 ROOT = Path(__file__).parent.parent
@@ -226,3 +228,22 @@ def test_killed_at_any_moment_the_dataset_reads_and_a_repeat_completes_it(tmp_pa
             assert results.timeline.collect().height >= results.runs.collect().height
     assert subprocess.run(arguments, capture_output=True, check=False, cwd=ROOT).returncode == 0
     assert kmbench.open_results(tmp_path / "r").runs.collect().height == len(STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((("/", 0), ("/a", 3), ("/b", 2)), "groups[2].parent is 3; expected a tree"),
+        ((("/", 0), ("/a", 2)), "groups[2].parent is 2; expected another row"),
+        ((("/", 0), ("/a", 1, -5)), "groups[2].memory_limit is -5; expected pages"),
+        ((("/a", 1),), "does not start with the root"),
+    ],
+)
+def test_groups_that_are_no_tree_are_refused(groups, message):
+    setup = Setup(
+        Machine(memory_pages=4096), "6.18", (make_cache("a", 64),),
+        tuple(GroupSpec(*group) for group in groups), 2,
+    )  # fmt: skip
+    with pytest.raises(UsageProblem) as problem:
+        kmbench.Simulation(setup, kmbench.load_plugins().strategy("none"))
+    assert message in str(problem.value)

@@ -220,6 +220,7 @@ def test_bad_names_and_places(tmp_path):
         (lambda doc: doc["setup"]["caches"][0].pop(), "row of"),
         (lambda doc: doc["setup"]["groups"][1].__setitem__(1, 9), "parent is 9"),
         (lambda doc: doc["setup"]["groups"][1].__setitem__(1, "x"), "not int"),
+        (lambda doc: doc["setup"]["groups"][1].__setitem__(2, -7), "memory_limit is -7"),
         (lambda doc: doc["setup"].update(initial_slabs="AAAA"), "setup"),
         (lambda doc: doc["setup"].update(nr_objects=1), "initial_objects.obj"),
         (lambda doc: doc.update(setup=None), "setup"),

@@ -18,11 +18,15 @@ class Bounds(NamedTuple):
     caches: int
     groups: int
     cpus: int
+    parents: np.ndarray  # parent's row by group row; row 0 unused
 
 
 def bounds_of(setup: Setup) -> Bounds:
     """Bounds that `setup` puts on its events."""
-    return Bounds(setup.nr_objects, len(setup.caches), len(setup.groups), setup.machine.cpus)
+    parents = np.array([0, *(group.parent for group in setup.groups)])
+    return Bounds(
+        setup.nr_objects, len(setup.caches), len(setup.groups), setup.machine.cpus, parents
+    )
 
 
 def _check(where: str, first_row: int, name: str, values, bad, expected: str) -> None:
@@ -96,6 +100,10 @@ def check_events(
         if _outside(arg[mask], low, high):
             bad = mask & ((arg < low) | (arg > high))
             _check(where, first_row, "arg", arg, bad, expected)
+    created = op == ev.CG_CREATE
+    if np.any(created):
+        bad = created & (arg != bounds.parents[memcg])
+        _check(where, first_row, "arg", arg, bad, "the parent that the setup gives the group")
     return int(t[-1])
 
 
@@ -115,6 +123,16 @@ def check_setup(setup: Setup, where: str) -> None:
     for row, group in enumerate(setup.groups[1:], 2):
         if not 1 <= group.parent <= groups or group.parent == row:
             complain(f"groups[{row}].parent", group.parent, f"another row, 1 to {groups}")
+        for name in ("memory_limit", "kmem_limit"):
+            if getattr(group, name) < -1:
+                complain(f"groups[{row}].{name}", getattr(group, name), "pages, or -1 for no limit")
+    for row in range(2, groups + 1):
+        above, steps = row, 0
+        while above > 1 and steps <= groups:
+            above, steps = setup.groups[above - 1].parent, steps + 1
+        if above > 1:
+            parent = setup.groups[row - 1].parent
+            complain(f"groups[{row}].parent", parent, "a tree: its ancestors go in a circle")
     slabs, objects, sheaves = setup.initial_slabs, setup.initial_objects, setup.initial_sheaves
     for name, values, low, high in (
         ("initial_slabs.cache", slabs["cache"], 1, caches),
