@@ -114,7 +114,10 @@ def _text(done: list[Validation], bills: list[Bill], worst: int) -> str:
         for row in v.score.rows
         if row.passed is False and row.value is not None
     ]
-    parts.append("\n".join(["missed:", *missed]) if missed else "every bound is kept")
+    unjudged = [v.name for v in done if not len(v.details)]
+    if unjudged:
+        parts.append(f"nothing in {', '.join(unjudged)} can be scored: the readings say so")
+    parts.append("\n".join(["missed:", *missed]) if missed else "no bound is missed")
     return "\n\n".join(parts)
 
 

@@ -20,15 +20,19 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
+@click.option(
+    "--every", metavar="TIME", help="Take samples so often (100ms), besides the recorded."
+)
 @click.option("--svg", type=click.Path(path_type=Path), metavar="FILE.svg",
               help="Write the picture as SVG.")  # fmt: skip
 @json_option
-def command(capture: Path, strategies, files, svg: Path | None, as_json: bool) -> None:
+def command(capture: Path, strategies, files, every, svg: Path | None, as_json: bool) -> None:
     """Replay the recorded workload CAPTURE under every strategy.
 
     Tells what the same host would have used: slabs, charges, copies of caches, metadata, failures.
     """
     from kmbench.analysis.picture import Curve, svg_charts, text_chart
+    from kmbench.analysis.show import parse_time
     from kmbench.cli.run import warn_failed
     from kmbench.plugins import load_plugins
     from kmbench.trace.whatif import what_if
@@ -40,7 +44,10 @@ def command(capture: Path, strategies, files, svg: Path | None, as_json: bool) -
         if sys.stderr.isatty():
             click.echo(f"kmbench: {strategy}", err=True)
 
-    found = what_if(capture, strategies, plugins=plugins, progress=say)
+    found = what_if(
+        capture, strategies, sample_every=parse_time(every) if every else 0, plugins=plugins,
+        progress=say,
+    )  # fmt: skip
     curves = [
         Curve(a.strategy, MARKS[i % len(MARKS)], a.t, a.slab_bytes) for i, a in enumerate(found)
     ]

@@ -1,6 +1,6 @@
 """Puts the slabs and objects that exist at the start of a recording into a fresh state."""
 
-from kmbench.core.events import CAUSE_NOT_SELECTED, SLAB_ACCOUNT
+from kmbench.core.events import CAUSE_NOT_SELECTED, SLAB_ACCOUNT, SLAB_CHARGED
 from kmbench.core.jit import inlined
 from kmbench.core.objects import bill_object, unbilled_as
 from kmbench.core.pages import alloc_pages, node_of
@@ -43,7 +43,7 @@ def load_initial(S, H, slabs, objects, sheaves):
         s.order = order
         s.node = node_of(k, pfn, len(S.pfn))
         s.where = given.where % 4
-        if k.vectors and c.slab_flags & SLAB_ACCOUNT:  # made with the slab, before the start
+        if k.vectors and c.slab_flags & (SLAB_ACCOUNT | SLAB_CHARGED):  # made before the start
             s.vector = 1
             k.metadata += c.vector_bytes if order == c.order else c.min_vector_bytes
         c.nr_slabs += 1

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from numba.core import caching, config, types
 from numba.core.datamodel import models, register_default
 from numba.core.errors import NumbaError
+from numba.core.registry import CPUDispatcher
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import NativeValue, infer_getattr, lower_getattr_generic, typeof_impl, unbox
 
@@ -128,6 +129,25 @@ def _attach_cache(dispatcher, folder: Path, key: str) -> None:
                 super().save_overload(sig, data)
 
     dispatcher._cache = EngineCache(dispatcher.py_func)
+
+
+class Cached(CPUDispatcher):
+    """A function for Python callers whose compiled form is kept under its fingerprint too."""
+
+    def compile(self, sig):
+        if isinstance(self._cache, caching.NullCache):
+            key = fingerprint([self], _lowering(), config.BOUNDSCHECK)
+            _attach_cache(self, cache_folder() / key, key)
+        return super().compile(sig)
+
+
+def cached(func: Callable, **options: object) -> Callable:
+    """Compile `func`, a loop over plain arrays, at its first call or load it from the cache.
+
+    `options` are numba's, beside ``nopython`` and ``nogil``.
+    """
+    wanted = {"nopython": True, "nogil": True, **options}
+    return Cached(py_func=func, targetoptions=wanted) if JIT else func
 
 
 class Engine(NamedTuple):
@@ -238,4 +258,4 @@ def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
     return Engine(call, made, key, call, folder)
 
 
-__all__ = ["Engine", "Hooks", "cache_folder", "plain", "specialise"]
+__all__ = ["Engine", "Hooks", "cache_folder", "cached", "plain", "specialise"]

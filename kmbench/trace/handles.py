@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from kmbench.core.events import ALLOC, EVENT, FREE, PAGE_ALLOC, PERCPU_ALLOC, PERCPU_FREE
+from kmbench.core.specialise import cached
 from kmbench.trace.passes import OWN_VECTOR
 
 
@@ -18,7 +18,7 @@ class Repairs(NamedTuple):
     unknown: int  # frees of pages, per-CPU memory and stacks from before the recording
 
 
-@numba.njit(cache=True)
+@cached
 def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
     nr = 0
     top = 0

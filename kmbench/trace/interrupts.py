@@ -7,15 +7,16 @@ allocation, which took place earlier.  Seen in task_struct: RCU frees objects of
 the interrupted CPU has just found empty.
 """
 
-import numba
 import numpy as np
+
+from kmbench.core.specialise import cached
 
 GAP_NS = 4_000  # from the last event of the interrupt to the event of the allocation
 BURST_NS = 20_000  # events of one interrupt are at most this far apart
 _INTERRUPT = 7  # ctx: hardirq, softirq, nmi
 
 
-@numba.njit(cache=True)
+@cached
 def _move(t, is_alloc, cpu, ctx, gap, burst):  # pragma: no cover - compiled
     out = t.copy()
     first = np.zeros(256, np.int64)

@@ -1,10 +1,10 @@
 """The compiled passes over a capture's events: conversion, end of tasks, merging."""
 
-import numba
 import numpy as np
 
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
+from kmbench.core.specialise import cached
 
 PLAIN = 0
 OWN_VECTOR = 1  # allocation of an obj_cgroup vector: the strategies make their own
@@ -21,7 +21,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@numba.njit(cache=True)
+@cached
 def _convert(
     t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, nr_caches,
     out, role, accounted, first_frees,
@@ -91,7 +91,7 @@ def convert_slab_events(
     return out[:n], role[:n], accounted, first[:nr_first].copy()
 
 
-@numba.njit(cache=True)
+@cached
 def _last_seen(events, exit_t, exit_task, fork_t, fork_task, out):  # pragma: no cover - compiled
     current = np.full(exit_task.max() + 1, -1, np.int32)
     x = f = 0
@@ -132,7 +132,7 @@ def ends_of_tasks(
     return out
 
 
-@numba.njit(cache=True)
+@cached
 def _merge(a, role_a, moved, b, role_b, out, role):  # pragma: no cover - compiled
     i = j = 0
     for n in range(len(out)):

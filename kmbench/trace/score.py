@@ -81,7 +81,10 @@ def _join(truth: pl.DataFrame, kind: str, predicted: pl.DataFrame, key: str, val
 
 def _slab_pages(slabs: pl.DataFrame, orders: dict[str, int]) -> pl.DataFrame:
     """Sum of the pages of all scored caches at every snapshot."""
-    order = pl.DataFrame({"item": list(orders), "order": list(orders.values())})
+    order = pl.DataFrame(
+        {"item": list(orders), "order": list(orders.values())},
+        schema={"item": pl.String, "order": pl.Int64},
+    )
     scored = slabs.filter(pl.col("scored")).join(order, on="item", how="left")
     pages = pl.lit(1, pl.Int64) * 2 ** pl.col("order").cast(pl.Int64)
     return (

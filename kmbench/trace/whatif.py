@@ -62,11 +62,13 @@ def what_if(
     path: str | Path,
     strategies: Iterable[str] | None = None,
     *,
+    sample_every: int = 0,
     plugins: Plugins | None = None,
     progress: Callable[[str], None] = lambda strategy: None,
 ) -> list[Alternative]:
     """Replay a recording under `strategies` (default: all that are registered), ``none`` first.
 
+    sample_every: ns between samples, besides those that the recording asks for; 0 = only those.
     progress: called with the name of every strategy before its engine is compiled or loaded.
 
     Raises UsageProblem for a file that is no recording, and for unknown strategies.
@@ -78,7 +80,7 @@ def what_if(
         simulations = []
         for strategy in chosen:
             progress(strategy.name)
-            simulations.append(Simulation(recording.setup, strategy))
+            simulations.append(Simulation(recording.setup, strategy, sample_every=sample_every))
         last = 0
         for batch in recording.batches:
             for simulation in simulations:

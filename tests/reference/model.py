@@ -123,8 +123,9 @@ class Reference:
             billed = -ev.CAUSE_NOT_SELECTED if owner > ROOT else 0
             slab.unknown -= 1
             self.objects[int(row["obj"])] = Obj(owner, billed, slab=slab, nbytes=int(row["req"]))
+        with_vectors = ev.SLAB_ACCOUNT | ev.SLAB_CHARGED
         for slab in slabs:
-            if self.strategy.has_vectors and slab.cache.spec.flags & ev.SLAB_ACCOUNT:
+            if self.strategy.has_vectors and slab.cache.spec.flags & with_vectors:
                 self.need_vector(slab, existing=True)
 
     # -- events ----------------------------------------------------------------------------

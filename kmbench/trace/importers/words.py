@@ -5,15 +5,17 @@ its lowest bit set in the first zero byte of ``x`` (little-endian).  Every buffe
 bytes after its last one.
 """
 
-import numba
+from functools import partial
+
 import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
+from kmbench.core.specialise import cached
+
 # The arrays belong to Python: counting references to them would cost most of the time.
-_OPTIONS = {"cache": True, "_nrt": False, "error_model": "numpy"}
-compiled = numba.njit(**_OPTIONS)
-inlined = numba.njit(**_OPTIONS, forceinline=True)
+compiled = partial(cached, _nrt=False, error_model="numpy")
+inlined = partial(compiled, forceinline=True)
 
 _ONES = np.int64(0x0101010101010101)
 _HIGHS = np.int64(-0x7F7F7F7F7F7F7F80)  # 0x80 in every byte

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,8 +85,9 @@ def take_away(path: Path, *, end_processes: bool = False) -> list[str]:
     for name in document.get("files", []):
         with suppress(OSError):
             shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)
-    with suppress(OSError):
-        path.unlink()
+    if not left:
+        with suppress(OSError):
+            path.unlink()
     return left
 
 
@@ -102,6 +104,11 @@ def sweep() -> tuple[list[str], list[int]]:
             living.append(pid)
         else:
             left += take_away(path, end_processes=True)
+    root = tracefs.find_root()
+    for pid, folder in tracefs.owners(root).items() if root else ():
+        if not start_time(pid):
+            with suppress(OSError):
+                tracefs.remove_folder(folder)
     return left, living
 
 
@@ -134,6 +141,7 @@ class Watcher:
                 for _ in range(50):
                     if not take_away(path, end_processes=True):
                         break
+                    time.sleep(0.1)
         finally:
             os._exit(0)
 

@@ -7,9 +7,9 @@ all slab pages, taken while tracing was on already.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from kmbench.core.specialise import cached
 from kmbench.trace.record.stream import (
     CACHE_ALLOC,
     CACHE_FREE,
@@ -44,13 +44,13 @@ class Lifetimes(NamedTuple):
     counts: dict[str, int]
 
 
-@numba.njit(cache=True)
+@cached
 def _cover(array, pfn, order, value):  # pragma: no cover - compiled
     for page in range(pfn, min(pfn + (1 << order), len(array))):
         array[page] = value
 
 
-@numba.njit(cache=True)
+@cached
 def _track(
     t, kind, cpu, memcg, phys, order, accounted, cache, sizes, orders, first_large, start_cache,
     start_head, slab, row, slot, pages,
@@ -206,7 +206,7 @@ def track(
     return Lifetimes(slabs, row, slot, pages[:nr_pages], counts)
 
 
-@numba.njit(cache=True)
+@cached
 def object_flags(obj, is_free, keys):  # pragma: no cover - compiled
     """FIRST_FREE, LOST_FREE and LOST_ALLOC (u1) of events on objects `obj` (i8, below `keys`)."""
     state = np.zeros(keys, np.uint8)  # 0 never seen, 1 live, 2 free

@@ -6,9 +6,9 @@ kernel/cgroup/cgroup.c).  Kernel threads and the idle task are in the root.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from kmbench.core.specialise import cached
 from kmbench.trace.record.cgroups import CONTROL, PREFIX
 from kmbench.trace.record.stream import ATTACH, EXIT, FORK, MKDIR, Table
 from kmbench.trace.record.tasks import Task
@@ -75,7 +75,7 @@ def groups_of(table: Table, tasks: list[Task], paths: dict[int, str], hierarchy_
     return groups
 
 
-@numba.njit(cache=True)
+@cached
 def _follow(kind, pid, a, b, target, memcg_of, kthread, seen, out, ctx, known, exiting):
     # pragma: no cover - compiled
     gone = np.zeros(len(memcg_of), np.bool_)

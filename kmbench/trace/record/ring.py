@@ -6,8 +6,9 @@ kernel/trace/ring_buffer.c (struct buffer_data_page).
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from kmbench.core.specialise import cached
 
 _PADDING, _EXTEND, _STAMP = 29, 30, 31
 _MISSED = 1 << 31
@@ -23,12 +24,12 @@ class Entries(NamedTuple):
     missed: int  # pages before which events were lost
 
 
-@numba.njit(cache=True)
+@cached
 def _word(words, at):  # pragma: no cover - compiled
     return np.int64(words[at >> 2])
 
 
-@numba.njit(cache=True)
+@cached
 def _scan(words, page_bytes, out_t, out_at):  # pragma: no cover - compiled
     n = missed = 0
     for start in range(0, len(words) * 4, page_bytes):
@@ -78,7 +79,7 @@ def parse_pages(data: np.ndarray, page_bytes: int) -> Entries:
     return Entries(t[:n].copy(), at[:n].copy(), missed)
 
 
-@numba.njit(cache=True)
+@cached
 def hash_texts(data, at, limit):  # pragma: no cover - compiled
     """FNV-1a (u8) of the zero-terminated texts at the offsets `at`, `limit` bytes at most."""
     out = np.empty(len(at), np.uint64)

@@ -22,7 +22,6 @@ from kmbench.errors import UsageProblem
 from kmbench.trace.record import cgroups, guard, snapshots, tracefs
 from kmbench.trace.record.slabs import Dump, SlabWalker
 from kmbench.trace.record.tasks import running_tasks
-from kmbench.trace.record.uniform import uniform_dump
 
 SETTLE_S = 0.6  # from the end of the commands to the last walk: RCU and workqueues finish
 BUFFER_KB = 256 << 10  # per CPU, where memory allows
@@ -230,6 +229,8 @@ class Recorder:
         if self._walker:
             self._walker.prepare()
             return self._walker.run()
+        from kmbench.trace.record.uniform import uniform_dump
+
         return uniform_dump(self._caches)
 
     def _dump(self, raw: np.ndarray | Dump) -> Dump:

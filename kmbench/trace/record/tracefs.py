@@ -28,7 +28,7 @@ _PRINT = "ftrace/print"
 
 def find_root() -> Path | None:
     """Where tracefs is mounted."""
-    return next((root for root in ROOTS if (root / "instances").is_dir()), None)
+    return next((root for root in ROOTS if os.path.isdir(root / "instances")), None)
 
 
 class Format:

@@ -59,8 +59,12 @@ def truth(tables: Tables) -> dict[str, Any]:
         ),
         "pages_after_final_shrink": sum(dumps[name][2]["slabs"] * pages[name] for name in pages),
     }
-    off = {name for name, row in caches.items() if row["why_not"].startswith(_OFF)}
-    return {"caches": caches, "memcgs": _groups(tables, event, off), "totals": totals}
+    vanished = {
+        name
+        for name, row in caches.items()
+        if row["why_not"].startswith(_OFF) and row["live_end_from_events"] > row["live_end"]
+    }
+    return {"caches": caches, "memcgs": _groups(tables, event, vanished), "totals": totals}
 
 
 def _by_cache(event: dict[str, np.ndarray], caches: int) -> list[np.ndarray]:
@@ -102,16 +106,17 @@ def _cache(row, manifest, event, rows, slab, snap, end) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _groups(tables: Tables, event: dict[str, np.ndarray], off: set[str]) -> dict[str, Any]:
+def _groups(tables: Tables, event: dict[str, np.ndarray], vanished: set[str]) -> dict[str, Any]:
     """Per group of the workload: readings, kmem, and whether its objects' ends were traced.
 
-    off: caches of which more or fewer objects are left than the events say.
+    vanished: caches of which clearly fewer objects are left than the events say.
     """
     manifest, table = tables.manifest, tables.tables["memcgs"]
     memcg, kmem = table.column("memcg").to_numpy(), table.column("kmem_usage").to_numpy()
     # objects given back untraced to a sheaf (maple_node) are soon free: not those in batches
     batched = np.array([row.get("sheaf_capacity", 0) == 0 for row in manifest["caches"]] + [False])
-    doubtful = np.array([row["name"] in off for row in manifest["caches"]] + [False]) & batched
+    doubtful = np.array([row["name"] in vanished for row in manifest["caches"]] + [False])
+    doubtful &= batched
     alloc = event["op"] & 1 == 0
     charged = alloc & (event["flags"] & _CHARGED != 0)
     last = _follows(event["obj"])
