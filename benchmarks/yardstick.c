@@ -324,6 +324,7 @@ static void make_copy(struct sim *S, int memcg, int root)
 	c->objects = r->objects;
 	c->slab_flags = r->slab_flags;
 	c->memcg = memcg;
+	c->pays = memcg;
 	c->root = root;
 	c->min_partial = r->min_partial;
 	c->cpu_partial = r->cpu_partial;
@@ -335,6 +336,7 @@ static void make_copy(struct sim *S, int memcg, int root)
 	c->min_vector_bytes = r->min_vector_bytes;
 	S->child[memcg * (k->nr_root_caches + 1) + root].cache = row;
 	k->metadata += 256 + 128 * k->nr_nodes + 32 * k->nr_cpus;
+	count(S, COPY_MADE);
 }
 
 static void strategy_cg_create(struct sim *S, int memcg)

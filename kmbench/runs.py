@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmbench.analysis.summary import summarise
+from kmbench.core.events import NR_CAUSES
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
@@ -126,8 +127,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     scenario, setup, k = plan.scenario, plan.workload.setup, outcome.S.k[0]
     totals = outcome.totals
     nr_samples = totals.shape[1]
-    unaccounted = np.zeros((nr_samples, 9), np.int64)
-    unaccounted[:, 1:] = totals[8:16].T
+    unaccounted = np.zeros((nr_samples, NR_CAUSES), np.int64)
+    unaccounted[:, 1:] = totals[8 : 7 + NR_CAUSES].T
     page_size = setup.machine.page_size
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,

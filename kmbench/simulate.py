@@ -74,7 +74,7 @@ class Simulation:
         self.S = build_state(setup, strategy.accounting(parameters), seed, sample_every)
         self.P = build_tables(strategy.all_tables(), self.S)
         if "par" in self.P._fields:
-            for name in self.P.par.dtype.names:
+            for name in parameters.keys() & set(self.P.par.dtype.names):
                 self.P.par[name] = parameters[name]
         if strategy.prepare:
             strategy.prepare(self.S, self.P, setup, parameters)
@@ -215,9 +215,11 @@ def _teardown(S: State) -> np.ndarray:
     gone["op"] = np.repeat([CG_OFFLINE, CG_RELEASE], len(rows))
     gone["memcg"] = np.tile(rows, 2)
     gone = gone[~((gone["op"] == CG_OFFLINE) & (state[gone["memcg"]] == 2))]
-    last = np.zeros(4, EVENT)
-    last["op"] = SHRINK, FLUSH, SHRINK, FLUSH
-    last["t"] = 0, 0, int(S.k["rcu_delay"][0]), int(S.k["rcu_delay"][0])
+    rounds = 4  # pages come back after a grace period, or once work that was queued has run
+    last = np.zeros(2 * rounds, EVENT)
+    last["op"] = np.tile([SHRINK, FLUSH], rounds)
+    step = max(int(S.k["rcu_delay"][0]), int(S.k["work_delay"][0]))
+    last["t"] = np.repeat(np.arange(rounds) * step, 2)
     for part in (frees, gone, last):
         part["t"] += now
     return np.concatenate([frees, gone, last])

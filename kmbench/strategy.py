@@ -60,12 +60,15 @@ class Strategy:
         return {**STRATEGY_HOOKS, **self.hooks}
 
     def all_tables(self) -> dict[str, Table]:
-        """Its tables and, if it has numeric parameters, the table ``par`` that holds them."""
+        """Its tables and, if it has numeric parameters, the table ``par`` that holds them.
+
+        A strategy may declare ``par`` itself, with further fields that ``prepare`` fills in.
+        """
         kinds = {bool: "i8", int: "i8", float: "f8"}
         fields = {
             p.name: kinds[type(p.default)] for p in self.parameters if type(p.default) in kinds
         }
-        return {**self.tables, **({"par": table(1, **fields)} if fields else {})}
+        return {**({"par": table(1, **fields)} if fields else {}), **self.tables}
 
 
 def _arguments(func: Callable) -> tuple[str, ...]:

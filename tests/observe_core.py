@@ -31,7 +31,12 @@ def observe(simulation) -> dict:
             [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
             for node in range(k["nr_nodes"])
         ],
-        "counters": {"skipped": int(k["nr_skipped"]), "failed_allocs": int(k["nr_failed"])},
+        "counters": {
+            "skipped": int(k["nr_skipped"]),
+            "failed_allocs": int(k["nr_failed"]),
+            "work_lost": int(k["nr_work_lost"]),
+            "work_duplicates": int(k["nr_work_duplicates"]),
+        },
         "unaccounted": {
             name: int(S.unbilled[i]["bytes"]) for i, name in enumerate(ev.CAUSE_NAMES) if i
         },
@@ -91,7 +96,7 @@ def _memcg(S, row) -> dict:
         "kmem": kmem,
         **{
             name: int(g[name])
-            for name in ("true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects")
+            for name in ("true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects", "css_pages")
         },
     }
 

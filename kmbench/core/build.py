@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL
+from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL, NR_CAUSES
 from kmbench.core.geometry import ERAS, kmalloc_bucket, kmalloc_name
 from kmbench.core.pages import free_all
 from kmbench.core.rng import seed_stream
@@ -28,9 +28,12 @@ class Accounting(NamedTuple):
     copies: bool = False  # it makes per-memcg caches
     stock_slots: int = 0  # page stock: slots per CPU and pages a slot
     stock_batch: int = 0
+    stock_single: bool = False  # it serves only requests of one page (up to 3.x)
     counter_locked: bool = False  # res_counter era
     forces: int = GFP_NOFAIL | CTX_MEMALLOC  # gfp and context bits that charge over the limit
     vectors: bool = False  # slabs get obj_cgroup vectors
+    work_items: int = 0  # deferred work: allocated items that may wait, and for how long they do
+    work_delay_ns: int = 1_000_000
 
 
 def _power_of_two(n: int) -> int:
@@ -59,11 +62,12 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
         "stock": max(1, machine.cpus * accounting.stock_slots),
         "child": groups * (roots + 1) if accounting.copies else 1,
         "path": 64,
-        "unbilled": 9,
+        "unbilled": NR_CAUSES,
         "pfn": machine.nodes * stride,
         "area": machine.nodes * NR_ORDERS,
         "internal": _power_of_two(2 * slabs),
         "rcu": _power_of_two(slabs),
+        "work": _power_of_two(accounting.work_items + 2 * caches if accounting.work_items else 1),
         "fail": MAX_FAILURES,
         "sheaf": sheaves * machine.cpus,
         "sheaf_slot": sheaves * machine.cpus * 2 * SHEAF_MAX,
@@ -74,12 +78,15 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k = S.k
     k["nr_cpus"], k["nr_nodes"] = machine.cpus, machine.nodes
     k["page_size"], k["rcu_delay"] = machine.page_size, machine.rcu_delay_ns
+    k["work_items"], k["work_delay"] = accounting.work_items, accounting.work_delay_ns
     k["page_shift"] = machine.page_size.bit_length() - 1
     k["nr_root_caches"], k["nr_objects"] = roots, setup.nr_objects
     k["nr_groups"], k["nr_caches"] = groups, roots + 1
     k["discard_above"], k["partial_in_slabs"] = era.discard_above, era.partial_in_slabs
     k["shrink_promotes"] = era.shrink_promotes
-    for name in ("stock_slots", "stock_batch", "counter_locked", "forces", "vectors"):
+    for name in (
+        "stock_slots", "stock_batch", "stock_single", "counter_locked", "forces", "vectors",
+    ):  # fmt: skip
         k[name] = getattr(accounting, name)
     k["sample_every"] = sample_every
     k["next_sample"] = k["next_due"] = sample_every if sample_every else UNLIMITED

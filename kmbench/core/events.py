@@ -102,11 +102,12 @@ CAUSE_NOFAIL = 5
 CAUSE_DYING = 6
 CAUSE_VECTOR = 7  # the slab's obj_cgroup vector could not be allocated
 CAUSE_CHARGE = 8  # the charge failed and the object was handed out all the same
+CAUSE_REMOVED = 9  # the group was removed and its bill dropped
 CAUSE_NAMES = (
     "billed", "not_selected", "pending", "interrupt", "kthread", "nofail", "dying", "vector",
-    "charge_failed",
+    "charge_failed", "removed",
 )  # fmt: skip
-NR_CAUSES = 9
+NR_CAUSES = 10
 
 # why an operation failed (table `failures`)
 FAIL_PAGES = 1  # no pages of that order

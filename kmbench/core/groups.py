@@ -7,9 +7,10 @@ area 32 B a CPU (slots measured on Linux 6.18 x86_64).
 
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.objects import bill_object
+from kmbench.core.paths import COPY_GONE, COPY_MADE
 from kmbench.core.release import flush_barn, flush_sheaves, flush_slabs
 from kmbench.core.slub import node_add_tail, node_remove
-from kmbench.core.state import BY_CACHE
+from kmbench.core.state import BY_CACHE, ONLINE
 
 KMEM_CACHE_BYTES = 256
 KMEM_CACHE_NODE_BYTES = 128
@@ -37,6 +38,7 @@ def make_copy(S, memcg, root):
     c.objects = r.objects
     c.slab_flags = r.slab_flags
     c.memcg = memcg
+    c.pays = memcg
     c.root = root
     c.min_partial = r.min_partial
     c.cpu_partial = r.cpu_partial
@@ -52,6 +54,7 @@ def make_copy(S, memcg, root):
         c.sheaf_capacity = r.sheaf_capacity
         k.nr_sheaves += 1
     k.metadata += copy_bytes(S)
+    S.path[COPY_MADE].count += 1
     return row
 
 
@@ -109,12 +112,41 @@ def move_partial_slabs(S, cache, target, on_cpu):
 
 
 @outlined
+def rebill_copy(S, cache, target):
+    """Bill all objects of a copy to group `target` from now on, or with 0 to nobody."""
+    live = 0
+    for row in range(cache * S.k[0].nr_cpus, (cache + 1) * S.k[0].nr_cpus):
+        live += S.cpu[row].live
+    bill_object(S, cache, BY_CACHE, -live)
+    S.cache[cache].pays = target
+    bill_object(S, cache, BY_CACHE, live)
+
+
+@inlined
+def css_get(S, memcg, nr):
+    """`nr` charged pages now keep the group alive, also once it is removed."""
+    S.memcg[memcg].css_pages += nr
+
+
+@inlined
+def css_put(S, memcg, nr):
+    """`nr` pages no longer keep the group alive; whether a removed group is gone with them."""
+    g = S.memcg[memcg]
+    g.css_pages -= nr
+    if g.css_pages > 0 or g.state <= ONLINE:
+        return False
+    g.gone_at = S.k[0].now
+    return True
+
+
+@outlined
 def destroy_copy(S, cache):
     """Destroy a copy whose last slab is gone."""
     c = S.cache[cache]
     if c.state != 2:
         c.state = 2
         S.k[0].metadata -= copy_bytes(S)
+        S.path[COPY_GONE].count += 1
 
 
 @inlined

@@ -58,7 +58,8 @@ def obj_free(S, P, cpu, cache, billed, slab):
 
 def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
     """A slab of 2**order pages is about to get its pages (slab 0), then has got them (its row).
-    Returns whether it may; False fails the allocation as over the limit."""
+    Returns whether it may; False fails the allocation as over the limit, ``SMALLER`` too, unless
+    a slab of the smallest order is left to be tried."""
     return True
 
 
@@ -84,6 +85,10 @@ def percpu_free(S, P, cpu, billed, nr_bytes):
     """Per-CPU memory is about to be freed."""
 
 
+def run_work(S, P, kind, a, b):
+    """A queued work item runs (``defer_work``, ``schedule_work``): between events, on CPU 0."""
+
+
 def flush(S, P):
     """Give back whatever the strategy's own stocks hold (the host empties the page stock after)."""
 
@@ -98,7 +103,7 @@ STRATEGY_HOOKS: dict[str, Callable] = {
     for hook in (
         cache_create, cg_create, cg_offline, cg_release, limit_write, attach, select, pre_alloc,
         post_alloc, obj_free, slab_new, slab_gone, page_alloc, page_free, percpu_alloc,
-        percpu_free, flush, sample,
+        percpu_free, run_work, flush, sample,
     )
 }  # fmt: skip
 

@@ -35,6 +35,7 @@ from kmbench.core.release import rcu_release, settle, shrink_caches
 from kmbench.core.rows import prefetch
 from kmbench.core.sample import write_sample
 from kmbench.core.state import DONE, OFFLINE, ONLINE, PERCPU, RELEASED, ROWS_FULL, UNLIMITED
+from kmbench.core.work import run_item
 
 OBJECT_AHEAD = 24  # events that the object record is asked for in advance
 SLAB_AHEAD = 10  # and its slab's record
@@ -42,11 +43,14 @@ SLAB_AHEAD = 10  # and its slab's record
 
 @outlined
 def run_timer(S, H, P, timeline, caches, totals):
-    """Do what is due first: end a grace period, else sample; False if a sample found no room."""
+    """Do what is due first: end a grace period, run a work item, or sample; False if a sample found
+    no room."""
     k = S.k[0]
     k.now = k.next_due
     if k.rcu_head != k.rcu_tail and S.rcu[k.rcu_head & (len(S.rcu) - 1)].due == k.now:
         rcu_release(S, H, P)
+    elif k.work_head != k.work_tail and S.work[k.work_head & (len(S.work) - 1)].due == k.now:
+        run_item(S, H, P)
     else:
         if not write_sample(S, H, P, timeline, caches, totals, k.now):
             return False
@@ -54,6 +58,8 @@ def run_timer(S, H, P, timeline, caches, totals):
     k.next_due = k.next_sample
     if k.rcu_head != k.rcu_tail:
         k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
+    if k.work_head != k.work_tail:
+        k.next_due = min(k.next_due, S.work[k.work_head & (len(S.work) - 1)].due)
     return True
 
 
@@ -104,14 +110,18 @@ def group_event(S, H, P, op, cpu, memcg, task, which, arg):
         g.offline_since = S.k[0].now
         S.path[GROUP_GONE].count += 1
         H.cg_offline(S, P, cpu, memcg)
+        if g.css_pages == 0:
+            g.gone_at = S.k[0].now
     elif op == CG_RELEASE:
         g.state = RELEASED
         H.cg_release(S, P, memcg)
     elif op == ATTACH:
         H.attach(S, P, task, arg, memcg)
     elif op == LIMIT_WRITE:
-        S.counter[memcg * 2 + which].limit = UNLIMITED if arg < 0 else arg
+        c = S.counter[memcg * 2 + which]
+        c.limit = UNLIMITED if arg < 0 else arg
         H.limit_write(S, P, memcg, which, arg)
+        c.overshoot = max(c.overshoot, c.usage - c.limit)
 
 
 def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):

@@ -56,8 +56,8 @@ def counter_charge(S, which, memcg, nr):
 
 
 @outlined
-def counter_force(S, which, memcg, nr):
-    """Add `nr` pages at every level, over the limits if need be (page_counter_charge)."""
+def counter_add(S, which, memcg, nr):
+    """Add `nr` pages at every level of a counter without a limit (page_counter_charge)."""
     locked = S.k[0].counter_locked
     g = memcg
     while g > 0:
@@ -67,6 +67,21 @@ def counter_force(S, which, memcg, nr):
         if c.usage > c.watermark:
             c.watermark = c.usage
         g = S.memcg[g].parent
+
+
+@outlined
+def counter_force(S, which, memcg, nr):
+    """Charge `nr` pages at every level, over the limits if need be, and note by how much."""
+    counter_add(S, which, memcg, nr)
+    over = 0
+    g = memcg
+    while g > 0:
+        c = S.counter[g * 2 + which]
+        if c.usage > c.limit:
+            c.overshoot = max(c.overshoot, c.usage - c.limit)
+            over = 1
+        g = S.memcg[g].parent
+    S.k[0].forced_pages += over * nr
 
 
 @outlined
@@ -96,6 +111,8 @@ def drain_slot(S, row):
 def consume_stock(S, cpu, memcg, nr):
     """Take `nr` pages of this CPU's stock for `memcg`; False if it does not hold as many."""
     slots = S.k[0].stock_slots
+    if nr > 1 and S.k[0].stock_single:
+        return False
     for row in range(cpu * slots, cpu * slots + slots):
         slot = S.stock[row]
         if slot.memcg == memcg:

@@ -5,7 +5,14 @@ the object, the allocator serves it, the strategy may charge after it (Linux 6.1
 mm/slub.c:slab_alloc_node, slab_post_alloc_hook).  The truth, who really allocated, is kept beside.
 """
 
-from kmbench.core.events import ALLOC, CAUSE_NOT_SELECTED, FAIL_LIMIT, FAIL_PAGES, FREE
+from kmbench.core.events import (
+    ALLOC,
+    CAUSE_NOT_SELECTED,
+    CAUSE_REMOVED,
+    FAIL_LIMIT,
+    FAIL_PAGES,
+    FREE,
+)
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.pages import alloc_pages, free_pages, node_of
 from kmbench.core.sheaf import sheaf_fill, sheaf_pop, sheaf_push, sheaf_refills, sheaf_spill
@@ -151,11 +158,11 @@ def bill_object(S, cache, billed, nr):
     """Count `nr` (1 or -1) slots for whom they are billed to, or for the reason why to nobody."""
     size = S.cache[cache].slot * nr
     if billed == BY_CACHE:
-        billed = S.cache[cache].memcg
-        if billed > 0:  # whoever owns the copy, removed or not
+        billed = S.cache[cache].pays  # whoever owns the copy, removed or not, or its heir
+        if billed > 0:
             S.memcg[billed].billed_slab += size
             return
-        billed = -CAUSE_NOT_SELECTED
+        billed = -CAUSE_REMOVED if S.cache[cache].memcg > 0 else -CAUSE_NOT_SELECTED
     if billed > 0:
         S.memcg[holder(S, billed)].billed_slab += size
     else:

@@ -77,6 +77,11 @@ PATHS = (
     Path("stock_drain", "charge", Ops(br=1, ptr=1, pcpu=1)),
     Path("group_made", "group", Ops(alloc=2)),
     Path("group_gone", "group", Ops(work=1)),
+    # 3.8 mm/memcontrol.c:memcg_create_cache_enqueue, kmem_cache_dup ; kernel/workqueue.c
+    Path("work_queued", "alloc", Ops(br=2, ptr=2, spin=1, alloc=1, work=1)),
+    Path("work_run", "group", Ops(br=2, ptr=2, spin=1)),
+    Path("copy_made", "group", Ops(br=4, ptr=4, spin=1, alloc=3)),
+    Path("copy_gone", "group", Ops(br=2, ptr=2, spin=1)),
 )
 NR_PATHS = len(PATHS)
 (
@@ -86,7 +91,8 @@ NR_PATHS = len(PATHS)
     SHEAF_FREE, SHEAF_SWAP, BARN_GET, BARN_PUT, SHEAF_REFILL, SHEAF_FLUSH, SLAB_MADE, SLAB_GONE,
     PAGE_ALLOCATED, PAGE_SPLIT, PAGE_FREED, PAGE_MERGE, COUNTER_CHARGE_LOCKED,
     COUNTER_CHARGE_ATOMIC, COUNTER_UNCHARGE_LOCKED, COUNTER_UNCHARGE_ATOMIC, COUNTER_FAIL,
-    STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE,
+    STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE, WORK_QUEUED, WORK_RUN,
+    COPY_MADE, COPY_GONE,
 ) = range(NR_PATHS)  # fmt: skip
 
 PLUGIN_PATH = 48  # a strategy counts its own paths from here, in the order it declares them

@@ -21,8 +21,13 @@ TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
     "unbilled_not_selected", "unbilled_pending", "unbilled_interrupt",
     "unbilled_kthread", "unbilled_nofail", "unbilled_dying", "unbilled_vector",
-    "unbilled_charge_failed",
+    "unbilled_charge_failed", "unbilled_removed", "zombies", "zombie_pages",
 )  # fmt: skip
+
+
+@inlined
+def _counts(g):
+    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0
 
 
 @inlined
@@ -33,7 +38,7 @@ def _groups(S, timeline, t):
         S.memcg[S.stock[row].memcg].stock += S.stock[row].nr * page
     for m in range(1, k.nr_groups):
         g = S.memcg[m]
-        if g.state == ONLINE or g.state == OFFLINE or g.objects > 0 or g.true_pages > 0:
+        if g.state == ONLINE or g.state == OFFLINE or _counts(g):
             row = k.nr_timeline
             kmem = S.counter[m * 2 + COUNTER_KMEM]
             memory = S.counter[m * 2 + COUNTER_MEMORY]
@@ -145,9 +150,16 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     totals[4, row] = k.nr_free_pages
     totals[5, row] = k.percpu_bytes
     totals[6, row] = k.metadata
+    last = len(S.unbilled)
     totals[7, row] = 0
+    totals[7 + last, row] = 0
+    totals[8 + last, row] = 0
     for memcg in range(2, k.nr_groups):
-        totals[7, row] += S.memcg[memcg].true_slab
+        g = S.memcg[memcg]
+        totals[7, row] += g.true_slab
+        if g.state > ONLINE and g.css_pages > 0:
+            totals[7 + last, row] += 1
+            totals[8 + last, row] += g.css_pages
     for cause in range(1, len(S.unbilled)):
         totals[7 + cause, row] = S.unbilled[cause].bytes
     k.nr_total_rows += 1

@@ -29,6 +29,8 @@ from kmbench.core.paths import (
 )
 from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL, RCU_FREE
 
+SMALLER = 2  # an answer of the hook slab_new: not at this order, but perhaps at the smallest
+
 
 @inlined
 def node_add_tail(S, row, slab):
@@ -222,45 +224,58 @@ def take_partial(S, cache, pc, node):
 
 
 @inlined
-def new_slab(S, H, P, cache, cpu, memcg, gfp):
-    """Make a slab: the full order first, then the smallest that holds an object.
-
-    The strategy is asked before the pages are there (hook ``slab_new`` with slab 0) and after.
-    Returns its row, 0 without pages, -1 if a charge failed (mm/slub.c:allocate_slab).
-    """
+def slab_row(S):
+    """An unused slab row."""
     k = S.k[0]
-    c = S.cache[cache]
-    order = c.order
-    while True:
-        if not H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0):
-            return -1
-        pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
-        if pfn >= 0:
-            break
-        H.slab_gone(S, P, cpu, cache, order, 0)
-        if order == c.min_order:
-            return 0
-        order = c.min_order
     slab = k.free_slab
     if slab:
         k.free_slab = S.slab[slab].next
     else:
         k.nr_slab_rows += 1
         slab = k.nr_slab_rows
-    s = S.slab[slab]
-    s.cache = cache
-    s.pfn = pfn
-    s.objects = c.objects if order == c.order else (k.page_size << order) // c.slot
-    s.inuse = 0
-    s.order = order
-    s.node = node_of(k, pfn, len(S.pfn))
-    s.vector = 0
-    s.memcg = 0
-    if not H.slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
-        s.next = k.free_slab
-        k.free_slab = slab
-        free_pages(S.pfn, S.area, S.path, s.node, pfn, order)
-        return -1
+    return slab
+
+
+@inlined
+def new_slab(S, H, P, cache, cpu, memcg, gfp):
+    """Make a slab: the full order first, then the smallest that holds an object.
+
+    The strategy is asked before the pages are there (hook ``slab_new`` with slab 0) and after; if
+    it answers ``SMALLER`` the full order counts as not available.
+    Returns its row, 0 without pages, -1 if a charge failed (mm/slub.c:allocate_slab).
+    """
+    k = S.k[0]
+    c = S.cache[cache]
+    order = c.order
+    while True:
+        allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0)
+        if allowed and allowed != SMALLER:
+            pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+            if pfn < 0:
+                H.slab_gone(S, P, cpu, cache, order, 0)
+                if order == c.min_order:
+                    return 0
+                order = c.min_order
+                continue
+            slab = slab_row(S)
+            s = S.slab[slab]
+            s.cache = cache
+            s.pfn = pfn
+            s.objects = c.objects if order == c.order else (k.page_size << order) // c.slot
+            s.inuse = 0
+            s.order = order
+            s.node = node_of(k, pfn, len(S.pfn))
+            s.vector = 0
+            s.memcg = 0
+            allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, slab)
+            if allowed and allowed != SMALLER:
+                break
+            s.next = k.free_slab
+            k.free_slab = slab
+            free_pages(S.pfn, S.area, S.path, s.node, pfn, order)
+        if allowed != SMALLER or order == c.min_order:
+            return -1
+        order = c.min_order
     c.nr_slabs += 1
     c.num_objs += s.objects
     c.slabs_made += 1

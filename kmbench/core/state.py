@@ -29,14 +29,17 @@ KERNEL = np.dtype(
         ("shrink_promotes", "i4"),  # era: shrink moves only nearly full slabs to the front
         ("stock_slots", "i4"),  # page stock: slots per CPU (0 = none), pages a slot may hold
         ("stock_batch", "i4"),
+        ("stock_single", "i4"),  # only requests of one page are served from it (to 3.x)
         ("counter_locked", "i4"),  # res_counter era: a spin lock a level, not an atomic
         ("forces", "i8"),  # gfp and context bits whose charges go over the limit
         ("vectors", "i4"),  # slabs have obj_cgroup vectors
         ("rcu_delay", "i8"),  # ns
+        ("work_items", "i4"),  # work items that may wait
+        ("work_delay", "i8"),  # ns from queueing a work item to its run
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         # time
         ("now", "i8"),
-        ("next_due", "i8"),  # earliest of next_sample and the oldest RCU delayed slab
+        ("next_due", "i8"),  # earliest of next_sample, oldest RCU delayed slab, oldest work
         ("next_sample", "i8"),
         ("nr_samples", "i8"),
         ("nr_timeline", "i8"),  # rows used in the tables of the current call
@@ -53,6 +56,8 @@ KERNEL = np.dtype(
         ("internal_tail", "i4"),
         ("rcu_head", "i4"),  # ring of slabs that wait for a grace period
         ("rcu_tail", "i4"),
+        ("work_head", "i4"),  # ring of work items
+        ("work_tail", "i4"),
         ("status", "i4"),  # why the engine returned
         # counts
         ("nr_events", "i8"),
@@ -62,6 +67,9 @@ KERNEL = np.dtype(
         ("nr_failed", "i8"),  # failed operations
         ("nr_fail_rows", "i8"),
         ("nr_internal", "i8"),
+        ("nr_work_lost", "i8"),  # items that could not be queued
+        ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
+        ("forced_pages", "i8"),  # charged although a limit was hit (F5)
         ("metadata", "i8"),  # bytes of vectors and of copies of caches (W5)
         ("nr_slab_pages", "i8"),
         ("nr_kernel_pages", "i8"),
@@ -129,6 +137,7 @@ CACHE = np.dtype(
         ("objects", "i4"),  # objs_per_slab at the full order
         ("slab_flags", "i4"),
         ("memcg", "i4"),  # owner of this copy; 0 = the root cache
+        ("pays", "i4"),  # group billed for objects of this copy: its owner, an heir, or nobody
         ("root", "i4"),  # cache that this one is a copy of, else itself
         ("min_partial", "i4"),
         ("cpu_partial", "i4"),  # objects (to 5.15) or slabs (5.16+), by era; 0 = no list
@@ -149,7 +158,7 @@ CACHE = np.dtype(
     align=True,
 )
 
-# 112 bytes per group.
+# 128 bytes per group.
 MEMCG = np.dtype(
     [
         ("parent", "i4"),
@@ -166,16 +175,21 @@ MEMCG = np.dtype(
         ("stock", "i8"),  # scratch of sampling: bytes in page stocks
         ("byte_stock", "i8"),  # scratch of sampling: bytes in byte stocks and left over
         ("offline_since", "i8"),
+        ("css_pages", "i8"),  # charged pages that keep a removed group alive; kept by strategies
+        ("gone_at", "i8"),  # when nothing kept it alive any more
     ]
 )
 ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3
 
 # Row memcg * 2 + COUNTER_*; pages.
-COUNTER = np.dtype([("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8")])
+COUNTER = np.dtype(
+    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8")]
+)
 UNLIMITED = 2**62
 
 STOCK = np.dtype([("memcg", "i4"), ("nr", "i4")])  # row cpu * stock_slots + slot
-CHILD = np.dtype([("cache", "i4")])  # row memcg * (nr_root_caches + 1) + root cache
+# row memcg * (nr_root_caches + 1) + root cache; `pending`: work items that will make the copy
+CHILD = np.dtype([("cache", "i4"), ("pending", "i4")])
 PATH = np.dtype([("count", "i8")])
 UNBILLED = np.dtype([("bytes", "i8"), ("objects", "i8")])  # row CAUSE_*
 PFN = np.dtype([("next", "i4"), ("prev", "i4"), ("free_order", "i4")])  # free_order: order + 1
@@ -188,6 +202,7 @@ AREA = np.dtype(  # row node * NR_ORDERS + order
 )
 INTERNAL = EVENT
 RCU = np.dtype([("due", "i8"), ("slab", "i4"), ("cpu", "i4")])
+WORK = np.dtype([("due", "i8"), ("kind", "i4"), ("a", "i4"), ("b", "i4"), ("_pad", "i4")])
 FAILURE = np.dtype(
     [("t", "i8"), ("op", "i4"), ("memcg", "i4"), ("cache", "i4"), ("gfp", "i8"), ("arg", "i4"),
      ("cause", "i4")], align=True,
@@ -217,6 +232,7 @@ FIELDS = {
     "area": AREA,
     "internal": INTERNAL,
     "rcu": RCU,
+    "work": WORK,
     "fail": FAILURE,
     "sheaf": SHEAF,
     "sheaf_slot": SHEAF_SLOT,

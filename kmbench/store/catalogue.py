@@ -46,6 +46,7 @@ _CAUSE_WORDS = {
     "dying": "the task was dying",
     "vector": "the slab's obj_cgroup vector could not be allocated",
     "charge_failed": "the charge failed and the object was handed out all the same",
+    "removed": "its group was removed and the bill dropped",
 }
 
 

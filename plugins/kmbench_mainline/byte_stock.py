@@ -18,6 +18,7 @@ from kmbench.core.ops import (
     Ops,
     Path,
     count,
+    counter_add,
     counter_charge,
     counter_force,
     counter_uncharge,
@@ -60,7 +61,7 @@ def charge_pages(S, P, cpu, memcg, nr, gfp):
             return False
         counter_force(S, COUNTER_KMEM, memcg, nr)
     elif P.par[0].kmem_limit == 0:
-        counter_force(S, COUNTER_KMEM, memcg, nr)
+        counter_add(S, COUNTER_KMEM, memcg, nr)
     return True
 
 

@@ -11,10 +11,27 @@ from .objcg import Linux59, Linux618
 from .observe import check, snapshot
 from .slub import Cache, Slab, Where
 from .strategies import Costa2012, NoAccounting
+from .strategies_bytes import TcpMemcontrol, Ubc2006
+from .strategies_pages import (
+    Kamezawa2012,
+    Linux38,
+    Linux45,
+    Linux53,
+    Souhlal2012V1,
+    Souhlal2012V2,
+)
 
 STRATEGIES = {
     "none": NoAccounting,
     "costa-2012": Costa2012,
+    "kamezawa-2012": Kamezawa2012,
+    "souhlal-2012-v1": Souhlal2012V1,
+    "souhlal-2012-v2": Souhlal2012V2,
+    "ubc-2006": Ubc2006,
+    "tcp-memcontrol": TcpMemcontrol,
+    "linux-3.8": Linux38,
+    "linux-4.5": Linux45,
+    "linux-5.3": Linux53,
     "linux-5.9": Linux59,
     "linux-6.18": Linux618,
 }
@@ -77,10 +94,13 @@ class Reference:
         self.internal = deque()  # (what to do, Vector), after the event
         self.internal_objects = set()
         self.rcu = deque()  # (due, cpu, Slab): pages that wait for a grace period
+        self.discarded = []  # slabs whose pages go back after the event
+        self.works = deque()  # (due, what to call): deferred work
         self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0)
         self.failures = Counter()
         self.now = 0
         self.cpu = 0
+        self.call = Call(0, 0, 0)  # who allocates at the moment
         self.fail = 0  # why the last allocation failed, FAIL_*
         self.strategy = STRATEGIES[strategy](self, params or {}, seed)
         self._adopt(setup)
@@ -140,7 +160,7 @@ class Reference:
         if op == ev.ALLOC:
             self._alloc(call, obj, lambda: self._alloc_object(call, self.root_caches[row - 1], arg))
         elif op == ev.PAGE_ALLOC:
-            self._alloc(call, obj, lambda: self._alloc_pages(call, arg))
+            self._alloc(call, obj, lambda: self._alloc_pages(call, arg, row))
         elif op == ev.PERCPU_ALLOC:
             self._alloc(call, obj, lambda: self._alloc_percpu(call, arg))
         elif op in (ev.FREE, ev.PAGE_FREE, ev.PERCPU_FREE):
@@ -156,7 +176,7 @@ class Reference:
         elif op == ev.SHRINK:
             for cache in [self.root_caches[row - 1]] if row else list(self.caches):
                 cache.shrink(self.cpu)
-        self._run_internal()
+        self._after_event()
 
     def _alloc(self, call, handle, allocate) -> None:
         """Any allocation: ``allocate`` returns an Obj, or None after setting ``fail``."""
@@ -186,7 +206,7 @@ class Reference:
             self.strategy.percpu_free(self.cpu, obj)
 
     def _alloc_object(self, call, cache, nbytes) -> Obj | None:
-        strategy = self.strategy
+        strategy, self.call = self.strategy, call
         may_go_on, charged = strategy.pre_alloc(call, cache)
         if not may_go_on:
             self.fail = ev.FAIL_LIMIT
@@ -211,12 +231,12 @@ class Reference:
         self.strategy.obj_free(self.cpu, obj)
         obj.slab.cache.release(self.cpu, obj.slab)
 
-    def _alloc_pages(self, call, order) -> Obj | None:
+    def _alloc_pages(self, call, order, kind) -> Obj | None:
         block = self.buddy.alloc(call.cpu, order)
         if block is None:
             self.fail = ev.FAIL_PAGES
             return None
-        keep, billed = self.strategy.pages_alloc(call, block.pages)
+        keep, billed = self.strategy.pages_alloc(call, block.pages, kind)
         if not keep:
             self.buddy.give_back(block)
             self.fail = ev.FAIL_LIMIT
@@ -252,36 +272,53 @@ class Reference:
         group = self.groups[row]
         counter = group.kmem if which == ev.COUNTER_KMEM else group.memory
         counter.limit = limit
+        self.strategy.limit_write(row, which, limit)
 
     # -- what the caches and the strategies ask for ----------------------------------------
 
     def new_slab(self, cache, cpu) -> Slab | None:
-        spec = cache.spec
-        for order in (spec.order, spec.min_order):
-            block = self.buddy.alloc(cpu, order)
-            if block:
-                break
-        else:
-            self.fail = ev.FAIL_PAGES
-            return None
-        slab = Slab(cache, block, (self.machine.page_size << block.order) // spec.size)
-        if not self.strategy.slab_new(cache, slab):
-            self.buddy.give_back(block)
+        """A slab of the preferred order, else of the smallest; a charge may fail it, too."""
+        spec, strategy = cache.spec, self.strategy
+        for order in dict.fromkeys((spec.order, spec.min_order)):
             self.fail = ev.FAIL_LIMIT
-            return None
-        return slab
+            if not strategy.before_slab(cache, order):
+                continue
+            block = self.buddy.alloc(cpu, order)
+            if block is None:
+                strategy.no_pages(cache, order)
+                self.fail = ev.FAIL_PAGES
+                continue
+            slab = Slab(cache, block, (self.machine.page_size << block.order) // spec.size)
+            if strategy.slab_new(cache, slab):
+                return slab
+            self.buddy.give_back(block)
+            if not strategy.tries_smaller:
+                break
+        return None
 
     def discard_slab(self, slab) -> None:
         if slab.cache.spec.flags & ev.SLAB_TYPESAFE_BY_RCU:
             self.rcu.append((self.now + self.machine.rcu_delay_ns, self.cpu, slab))
         else:
-            self._release_slab(slab)
+            self.discarded.append(slab)
 
     def _release_slab(self, slab) -> None:
         self.strategy.slab_gone(slab)
         if slab.vector:
             self.internal.append(("free", slab.vector))
         self.buddy.give_back(slab.block)
+
+    def schedule_work(self, what) -> None:
+        """``what()`` runs on CPU 0 after the strategy's delay."""
+        self.works.append((self.now + self.strategy.work_delay, what))
+
+    def defer_work(self, what) -> bool:
+        """The same for an item that needs memory; False when there is none left."""
+        if self.buddy.free_pages() == 0:
+            self.counters["work_lost"] += 1
+            return False
+        self.schedule_work(what)
+        return True
 
     def need_vector(self, slab, existing=False) -> None:
         """``existing``: the vector was there at the start, so it is not allocated any more."""
@@ -291,10 +328,28 @@ class Reference:
                 self.internal.append(("alloc", slab.vector))
 
     def _run_timers(self, until) -> None:
-        while self.rcu and self.rcu[0][0] <= until:
-            self.now, self.cpu, slab = self.rcu.popleft()
-            self._release_slab(slab)
-            self._run_internal()
+        """Grace periods that end and work that is due, by time; a grace period before work."""
+        while True:
+            due = [queue[0][0] for queue in (self.rcu, self.works) if queue]
+            if not due or min(due) > until:
+                return
+            if self.rcu and self.rcu[0][0] == min(due):
+                self.now, self.cpu, slab = self.rcu.popleft()
+                self._release_slab(slab)
+            else:
+                self.now, what = self.works.popleft()
+                self.cpu = 0
+                what()
+            self._after_event()
+
+    def _after_event(self) -> None:
+        """Discarded slabs give their pages back, then the kernel's own operations run."""
+        self._settle()
+        self._run_internal()
+
+    def _settle(self) -> None:
+        while self.discarded:
+            self._release_slab(self.discarded.pop(0))
 
     def _run_internal(self) -> None:
         while self.internal:
@@ -303,9 +358,11 @@ class Reference:
                 if vector.obj:
                     self.internal_objects.remove(vector.obj)
                     self._free_object(vector.obj)
+                    self._settle()
                 continue
             if what == "abort":
                 vector.cache.free_to_slab(self.cpu, vector)
+                self._settle()
                 continue
             names = [cache.spec.name for cache in self.root_caches]
             if vector.cache_name in names:
@@ -315,17 +372,21 @@ class Reference:
                 if vector.obj:
                     self.internal_objects.add(vector.obj)
 
-    def add_copy(self, cache, row) -> None:
+    def add_copy(self, cache, row) -> Cache:
         copy = Cache(cache.spec, self, self.era, self.machine, owner=row)
         self.copies[cache.spec.name, row] = copy
         self.caches.append(copy)
+        return copy
 
     def root_cache(self, cache):
         return next(root for root in self.root_caches if root.spec is cache.spec)
 
     def all_slabs(self) -> list[Slab]:
         """Slabs that hold pages: also those which wait for a grace period."""
-        return [slab for cache in self.caches for slab in cache.slabs] + [s for *_, s in self.rcu]
+        return [slab for cache in self.caches for slab in cache.slabs] + [
+            *(slab for *_, slab in self.rcu),
+            *self.discarded,
+        ]
 
     # -- what comes out --------------------------------------------------------------------
 

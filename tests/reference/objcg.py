@@ -212,7 +212,7 @@ class ObjCgroup(NoAccounting):
 
     # -- kernel pages and per-CPU areas ----------------------------------------------------
 
-    def pages_alloc(self, call, pages):
+    def pages_alloc(self, call, pages, kind):
         if not call.gfp & ev.GFP_ACCOUNT:
             return True, self.unbilled(call)
         row, unbilled = self.current_objcg(call)

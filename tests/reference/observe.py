@@ -12,7 +12,10 @@ def snapshot(model) -> dict:
     """The state in terms without ids: shapes of slabs are (objects, inuse), lists head first."""
     page_stock, byte_stock = model.strategy.stocks()
     return {
-        "caches": {(cache.spec.name, cache.owner): _cache(cache) for cache in model.caches},
+        "caches": {
+            (cache.spec.name, cache.owner): _cache(cache) for cache in model.caches
+            if not cache.destroyed
+        },
         "memcgs": _memcgs(model),
         "page_stock": page_stock,
         "byte_stock": byte_stock,
@@ -66,6 +69,7 @@ def _memcgs(model) -> dict:
             "billed_slab": billed_slab[group.row],
             "nr_charged_bytes": group.nr_charged_bytes,
             "objects": objects[group.row],
+            "css_pages": model.strategy.pinned(group.row),
         }
         for group in model.groups
     }
@@ -121,7 +125,7 @@ def _check_slabs(model) -> None:
             assert slab.where not in (Where.CPU_PARTIAL, Where.NODE_PARTIAL) or slab.free
         for node, partial in enumerate(cache.node_partial):
             assert all(slab.node == node for slab in partial)
-    assert not model.internal
+    assert not model.internal and not model.discarded
 
 
 def _check_owners(model) -> None:

@@ -69,7 +69,9 @@ class Cache:
         self.spec = spec
         self.host = host
         self.owner = owner
+        self.pays = owner  # the group that its slabs are charged to, 0: nobody
         self.dead = False  # its group was removed
+        self.destroyed = False
         self.by_objects = era in OBJECTS_ERAS
         self.strict = era in STRICT_DISCARD_ERAS
         self.full_sort = era in FULL_SORT_ERAS

@@ -15,6 +15,8 @@ class NoAccounting:
     """``none``: every cache is shared and nobody is billed."""
 
     has_vectors = False
+    tries_smaller = False  # a refused slab is tried at the smallest order
+    work_delay = 1_000_000  # ns
 
     def __init__(self, host, params, seed):
         self.host = host
@@ -44,6 +46,16 @@ class NoAccounting:
         """Charge after the object: (keep it, what is billed)."""
         return True, billed
 
+    def limit_write(self, row, which, limit):
+        """A limit was written; the counter has it already."""
+
+    def before_slab(self, cache, order) -> bool:
+        """Charge for a slab whose pages are to be allocated next."""
+        return True
+
+    def no_pages(self, cache, order):
+        """There were no pages for what ``before_slab`` charged."""
+
     def slab_new(self, cache, slab) -> bool:
         """The slab has got its pages; False gives them back."""
         return True
@@ -57,7 +69,7 @@ class NoAccounting:
     def obj_free(self, cpu, obj):
         """The bill of a freed object."""
 
-    def pages_alloc(self, call, pages):
+    def pages_alloc(self, call, pages, kind):
         """Kernel pages that are no slab: (keep them, what is billed)."""
         return True, self.unbilled(call)
 
@@ -74,6 +86,10 @@ class NoAccounting:
     def payer(self, obj) -> int:
         """Who pays for a live object now, in the terms of ``billed``."""
         return obj.billed
+
+    def pinned(self, row) -> int:
+        """Pages whose charge keeps the group alive once it is removed."""
+        return 0
 
     def stocks(self):
         """(page stock per CPU, byte stock per CPU)"""

@@ -1,0 +1,83 @@
+"""Suleiman Souhlal, "[PATCH 00/10] memcg: Kernel Memory Accounting", 27 February 2012, and its v2,
+"[PATCH v2 00/13]", 9 March 2012.
+
+A group's copies of caches are made when it first allocates from them; slabs are charged before
+their pages are had, to the counter kmem_bytes and, unless kernel memory is limited on its own, to
+the memory counter before it.  A removed group loses its copies ("dead" caches) and what they were
+charged.
+
+v1 accounts every cache (patch 3/10 "memcg: Slab accounting.").  Allocations that may sleep make
+the copy on the spot, others queue it, once a copy (patch 4/10).  A dying task's charge bypasses the
+group: ``kmem_bypassed``.  v2 accounts caches with SLAB_MEMCG_ACCT, that is the dentry and the
+kmalloc caches; all copies are made by work items; a dying task is charged over the limit.
+
+Both were written for SLAB.  On SLUB, ours: a dead copy is shrunk by a work item, since no
+cache_reap comes by.  The event set has no __GFP_NOACCOUNT, so v1 leaves nothing out that way.
+Reclaim on a full memory counter is not modelled: the allocation fails.
+
+Removal: by the patches (2/10, 5/10) the charge goes to the root only with
+CONFIG_CGROUP_MEM_RES_CTLR_KMEM_ACCT_ROOT, else to nobody; the cover letter says "moved to the
+root".  ``charge_to_root`` chooses.
+"""
+
+from kmbench.core.build import Accounting
+from kmbench.core.events import CTX_DYING, CTX_INTERRUPT, CTX_KTHREAD, GFP_NOFAIL
+from kmbench.core.paths import Ops
+from kmbench.parameters import Parameter
+from kmbench_policies.page_unit import Choices, page_unit
+from kmbench_policies.pages import KMEM_ONLY, MEMORY_FIRST
+from kmbench_policies.removal import DROPPED
+from kmbench_policies.selection import ALL
+
+MEMCG_ACCT = ("dentry", "kmalloc-*")  # v2: caches created with SLAB_MEMCG_ACCT
+EXEMPT = CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL
+INDEPENDENT = Parameter("independent", False, "memory.kmem.independent_kmem_limit: kmem alone")
+TO_ROOT = Parameter("charge_to_root", False, "a removed group's charge goes to the root")
+
+souhlal_2012_v1 = page_unit(
+    lambda p: Choices(
+        counters=KMEM_ONLY if p["independent"] else MEMORY_FIRST,
+        removal=DROPPED,
+        before_pages=True,
+        exempt=EXEMPT,
+        sync=True,
+        dedup=True,
+        bypass=True,
+        to_root=p["charge_to_root"],
+    ),
+    caches=ALL,
+    select_ops=Ops(br=4, ptr=3, rcu=1, atom=2),  # atom: the copy's reference, around each free
+    accounting=lambda p: Accounting(
+        stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
+    ),
+    parameters=(INDEPENDENT, TO_ROOT),
+    name="souhlal-2012-v1",
+    description="all caches copied when first used, slabs charged, dropped at removal",
+    source='Suleiman Souhlal, "[PATCH 00/10] memcg: Kernel Memory Accounting", 27 Feb 2012',
+    copy_name="{cache}({group})",
+)
+
+souhlal_2012_v2 = page_unit(
+    lambda p: Choices(
+        counters=KMEM_ONLY if p["independent"] else MEMORY_FIRST,
+        removal=DROPPED,
+        before_pages=True,
+        exempt=EXEMPT,
+        dedup=True,
+        to_root=p["charge_to_root"],
+    ),
+    caches=MEMCG_ACCT,
+    select_ops=Ops(br=4, ptr=3, rcu=1, atom=2),
+    accounting=lambda p: Accounting(
+        stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=CTX_DYING
+    ),
+    parameters=(
+        Parameter("caches", list(MEMCG_ACCT), "caches with SLAB_MEMCG_ACCT, as patterns"),
+        INDEPENDENT,
+        TO_ROOT,
+    ),
+    name="souhlal-2012-v2",
+    description="flagged caches copied by work items, slabs charged, dropped at removal",
+    source='Suleiman Souhlal, "[PATCH v2 00/13] memcg: Kernel Memory Accounting", 9 Mar 2012',
+    copy_name="{cache}({group})",
+)

@@ -1,0 +1,118 @@
+"""Mainline's per-memcg caches: Linux 3.8, 4.5 and 5.3.
+
+``linux-3.8``: Glauber Costa, "[PATCH v5/v6] kmem controller for memcg / slab accounting", merged
+for 3.8 (mm/memcontrol.c, mm/memcontrol.h, mm/page_alloc.c, mm/slab_common.c).  Every cache is
+copied by a work item, queued by each allocation until the copy is there; kmem is charged before
+memory, in the page allocator.  Stacks and large kmalloc are charged too.  Charges keep a removed
+group alive, dead caches are shrunk once and keep their list limits.
+A group accounts from the first write of its kmem limit (``all_groups=false``); recordings rarely
+have one, so by default all groups do.  That the write is refused while the group has tasks is not
+modelled.  The page allocator charges the current task's group, not the cache's owner; they differ
+only if the task migrates within an allocation, which events cannot express.
+
+``linux-4.5``: Vladimir Davydov, "memcg: switch to white list policy", November 2015 (a9bb7e620efd,
+5d097056c9a0), and deactivation of dead caches (4.19 mm/slab_common.c:memcg_deactivate_kmem_caches,
+mm/slub.c:__kmemcg_cache_deactivate).  Up to 5.2; charged after the pages, memory before kmem.
+
+``linux-5.3``: Roman Gushchin, "mm: reparent slab memory on cgroup removal" v7, 11 June 2019 (5.3
+mm/slab_common.c, mm/slab.h:memcg_charge_slab).  Up to 5.8.  Kernel pages still keep a removed group
+alive.
+
+``as_posted`` for the last two: a full kmem counter fails __GFP_NOFAIL charges as well (mended by
+e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
+Reclaim is not modelled: an allocation over a limit fails.
+"""
+
+from kmbench.core.build import Accounting
+from kmbench.core.events import (
+    CTX_DYING,
+    CTX_INTERRUPT,
+    CTX_KTHREAD,
+    CTX_MEMALLOC,
+    GFP_ACCOUNT,
+    GFP_NOFAIL,
+    PAGES_KMALLOC,
+    PAGES_STACK,
+)
+from kmbench.core.paths import Ops
+from kmbench.parameters import Parameter
+from kmbench_policies.copies import PARENT
+from kmbench_policies.page_unit import Choices, page_unit
+from kmbench_policies.pages import KMEM_FIRST, MEMORY_FIRST
+from kmbench_policies.removal import REPARENTED, ZOMBIE
+from kmbench_policies.selection import ALL, FLAGGED
+
+FORCES = GFP_NOFAIL | CTX_DYING | CTX_MEMALLOC
+AS_POSTED = Parameter("as_posted", False, "a full kmem counter fails __GFP_NOFAIL (up to 5.3)")
+NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:%s)"
+
+
+def _accounting(parameters: dict) -> Accounting:
+    return Accounting(stock_slots=1, stock_batch=32, forces=FORCES)
+
+
+linux_3_8 = page_unit(
+    lambda p: Choices(
+        counters=KMEM_FIRST,
+        removal=ZOMBIE,
+        before_pages=True,
+        exempt=CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL | CTX_DYING,
+        page_kinds=1 << PAGES_STACK | 1 << PAGES_KMALLOC,
+        slabs_pin=True,
+        all_active=p["all_groups"],
+    ),
+    caches=ALL,
+    select_ops=Ops(br=4, ptr=4, rcu=1),
+    accounting=lambda p: Accounting(
+        stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
+    ),
+    parameters=(Parameter("all_groups", True, "groups account without a kmem limit"),),
+    name="linux-3.8",
+    description="all caches copied by work items, slabs charged, removed groups linger",
+    source="Linux 3.8.13 mm/memcontrol.c, mm/slab_common.c (Glauber Costa, 2012)",
+    copy_name=NAME,
+)
+
+linux_4_5 = page_unit(
+    lambda p: Choices(
+        counters=MEMORY_FIRST,
+        removal=ZOMBIE,
+        before_pages=False,
+        select_gfp=GFP_ACCOUNT,
+        late=PARENT,
+        kmem_nofail=not p["as_posted"],
+        page_gfp=GFP_ACCOUNT,
+        slabs_pin=True,
+        at_once=True,
+        deactivate=True,
+    ),
+    caches=FLAGGED,
+    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
+    accounting=_accounting,
+    parameters=(AS_POSTED,),
+    name="linux-4.5",
+    description="whitelisted caches copied by work items, slabs charged, removed groups linger",
+    source="Linux 4.5, 4.19 mm/memcontrol.c, mm/slab_common.c (Vladimir Davydov, 2015)",
+    copy_name=NAME,
+)
+
+linux_5_3 = page_unit(
+    lambda p: Choices(
+        counters=MEMORY_FIRST,
+        removal=REPARENTED,
+        before_pages=False,
+        select_gfp=GFP_ACCOUNT,
+        late=PARENT,
+        kmem_nofail=not p["as_posted"],
+        page_gfp=GFP_ACCOUNT,
+        deactivate=True,
+    ),
+    caches=FLAGGED,
+    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),
+    accounting=_accounting,
+    parameters=(AS_POSTED,),
+    name="linux-5.3",
+    description="whitelisted caches copied by work items, handed to the parent at removal",
+    source="Linux 5.3.1 mm/memcontrol.c, mm/slab_common.c (Roman Gushchin, v7, June 2019)",
+    copy_name=NAME,
+)

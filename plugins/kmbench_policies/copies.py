@@ -1,0 +1,76 @@
+"""Per-memcg copies of caches that are made when a group first needs them.
+
+The copy is made inside the allocation where that may sleep (``sync``), or by a work item; until
+then the root cache serves the group and nobody is billed.  ``dedup``: an item is queued only if
+none is waiting for the same copy (Souhlal's list of caches to create; 3.14+
+memcg_schedule_register_cache); without it every allocation until then queues one.
+"""
+
+from kmbench.core.ops import (
+    CAUSE_DYING,
+    CAUSE_PENDING,
+    GFP_KERNEL,
+    ONLINE,
+    PLUGIN_PATH,
+    copy_of,
+    count,
+    defer_work,
+    inlined,
+    make_copy,
+    online_ancestor,
+    outlined,
+    table,
+)
+from kmbench_policies.selection import exemption, selected
+
+CREATE_COPY = 1  # kind of work item: a = memcg, b = root cache
+SELECT = PLUGIN_PATH
+OWN, PARENT = 0, 1  # whose copies serve tasks that outlive their group
+
+TABLES = {
+    "group": table("memcg", active="i4", bypassed="i8"),
+    "copy": table("cache", pages="i8", queued="i4"),
+}
+
+
+@outlined
+def missing_copy(S, P, memcg, root, gfp):
+    """A group has no copy yet: a row if it is made now, else -CAUSE_*."""
+    if S.memcg[memcg].state != ONLINE:
+        return -CAUSE_DYING
+    if P.group[memcg].active == 0:
+        return root
+    par = P.par[0]
+    if par.sync and gfp & GFP_KERNEL == GFP_KERNEL:
+        return make_copy(S, memcg, root)
+    child = S.child[memcg * (S.k[0].nr_root_caches + 1) + root]
+    if child.pending == 0 or par.dedup == 0:
+        if defer_work(S, CREATE_COPY, memcg, root):
+            child.pending += 1
+    return -CAUSE_PENDING
+
+
+def select(S, P, cpu, memcg, cache, gfp):
+    """The copy of the task's group serves the allocation, if it is accounted and there is one."""
+    if memcg <= 1 or not selected(P, cache, gfp):
+        return cache
+    cause = exemption(P, gfp)
+    if cause:
+        return -cause
+    count(S, SELECT)
+    if S.memcg[memcg].state != ONLINE and P.par[0].late == PARENT:
+        memcg = online_ancestor(S, memcg)
+        if memcg <= 1:
+            return -CAUSE_DYING
+    copy = copy_of(S, memcg, cache)
+    return copy if copy > 0 else missing_copy(S, P, memcg, cache, gfp)
+
+
+@inlined
+def create_copy(S, P, memcg, root):
+    """A work item's turn: make the copy, unless another item was first or the group is gone."""
+    S.child[memcg * (S.k[0].nr_root_caches + 1) + root].pending -= 1
+    if copy_of(S, memcg, root) > 0:
+        S.k[0].nr_work_duplicates += 1
+    elif S.memcg[memcg].state == ONLINE:
+        make_copy(S, memcg, root)
