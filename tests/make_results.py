@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kmbench.analysis.summary import summarise
+from kmbench.core.events import NR_CAUSES
 from kmbench.store.dataset import write_run
 from kmbench.store.schema import VECTOR, make_table
 
@@ -94,7 +95,7 @@ def write(folder: Path, strategy: str, seed: int = 0, **changes: Any) -> str:
         "caches": make_table("caches", caches(slabs + seed % 3), run_id),
         "ops": make_table("ops", ops(per_alloc, 1000), run_id),
     }
-    lost = np.zeros((2, 9), np.int64)
+    lost = np.zeros((2, NR_CAUSES), np.int64)
     lost[:, 1] = 32_000 if strategy == "none" else 0
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=PAGE, allocs=1000,

@@ -96,7 +96,10 @@ def _memcg(S, row) -> dict:
         "kmem": kmem,
         **{
             name: int(g[name])
-            for name in ("true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects", "css_pages")
+            for name in (
+                "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
+                "css_pages",
+            )  # fmt: skip
         },
     }
 

@@ -217,6 +217,7 @@ def test_a_hook_that_does_not_compile_ends_with_code_3_and_keeps_other_results(t
 
 def test_killed_at_any_moment_the_dataset_reads_and_a_repeat_completes_it(tmp_path):
     arguments = [sys.executable, "-m", "kmbench", "run", str(SPREAD), "--out", str(tmp_path / "r")]
+    arguments += [word for name in STRATEGIES for word in ("-s", name)]
     for delay in (0.2, 0.5, 0.7, 0.9, 1.1, 1.4):
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    cwd=ROOT)  # fmt: skip

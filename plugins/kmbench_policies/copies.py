@@ -2,8 +2,8 @@
 
 The copy is made inside the allocation where that may sleep (``sync``), or by a work item; until
 then the root cache serves the group and nobody is billed.  ``dedup``: an item is queued only if
-none is waiting for the same copy (Souhlal's list of caches to create; 3.14+
-memcg_schedule_register_cache); without it every allocation until then queues one.
+none is waiting for the same copy (Souhlal's list of caches to create); without it every allocation
+until then queues one (3.8 to 5.8 mm/memcontrol.c:memcg_create_cache_enqueue and its successors).
 """
 
 from kmbench.core.ops import (

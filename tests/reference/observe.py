@@ -13,7 +13,8 @@ def snapshot(model) -> dict:
     page_stock, byte_stock = model.strategy.stocks()
     return {
         "caches": {
-            (cache.spec.name, cache.owner): _cache(cache) for cache in model.caches
+            (cache.spec.name, cache.owner): _cache(cache)
+            for cache in model.caches
             if not cache.destroyed
         },
         "memcgs": _memcgs(model),
