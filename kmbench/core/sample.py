@@ -140,7 +140,7 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     H.sample(S, P)
     _groups(S, timeline, t)
     for cache in range(1, k.nr_caches):
-        if S.cache[cache].nr_slabs or S.cache[cache].state == 0 and S.cache[cache].memcg:
+        if S.cache[cache].nr_slabs:
             _cache(S, caches, t, cache)
     row = k.nr_total_rows
     totals[0, row] = t
