@@ -15,6 +15,7 @@ import numpy as np
 
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
+from kmbench.core.sample import TOTAL_COLUMNS
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
@@ -25,6 +26,9 @@ from kmbench.tabulate import cache_table, failure_table, op_table, timeline_tabl
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
+
+
+ZOMBIES = TOTAL_COLUMNS.index("zombies")  # and zombie_pages
 
 
 class Plan(NamedTuple):
@@ -134,6 +138,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
         allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
         unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
+        zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]

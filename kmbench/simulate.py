@@ -26,6 +26,7 @@ from kmbench.core.setup import Setup
 from kmbench.core.specialise import Engine, specialise
 from kmbench.core.state import DONE, PERCPU, RELEASED, State
 from kmbench.errors import UsageProblem
+from kmbench.final import final_figures
 from kmbench.strategy import Strategy
 from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
@@ -52,6 +53,7 @@ class Outcome(NamedTuple):
     S: State
     model_ns: int
     leak_pages: int | None
+    final: dict
     timing: Timing
 
 
@@ -260,7 +262,7 @@ def simulate(
     S.k["nr_events"] -= 1
     timeline, caches, totals = simulation.tables()
     outcome = Outcome(
-        timeline, caches, totals, S, (last or 0) - (first or 0), None,
+        timeline, caches, totals, S, (last or 0) - (first or 0), None, final_figures(S),
         Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:

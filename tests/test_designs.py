@@ -1,4 +1,4 @@
-"""The historic designs on the compiled core: limits, migration, removal, deferred work, teardown."""
+"""The historic designs on the compiled core: limits, migration, removal, work items, teardown."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,9 @@ import kmbench
 import streams
 from kmbench.core import events as ev
 from kmbench.core.jit import JIT
+from kmbench.core.sample import TOTAL_COLUMNS
 from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup
+from kmbench.final import final_figures
 
 MS = 1_000_000
 PAGE_UNIT = (
@@ -325,6 +327,40 @@ def test_work_item_without_memory_is_lost():
     assert run.S.k["nr_caches"][0] == 2
 
 
+# -- what the metrics say ------------------------------------------------------------------
+
+
+def test_figures_of_lingering_groups():
+    run = Run("linux-3.8", parameters={"work_delay_us": 500})
+    run.alloc(2)
+    run.warm()
+    run.alloc(4)
+    run.event(ev.CG_OFFLINE, memcg=3)
+    run.event(ev.CG_OFFLINE, memcg=4)
+    run.wait(2_000 * MS)
+    run.event(ev.SAMPLE)
+    figures = final_figures(run.S)
+    assert figures["zombie_lifetime"] == pytest.approx(1.0)  # of one group 2 s, of the other 0
+    assert figures["work_items_duplicate"] == 2 and figures["work_items_lost"] == 0
+    totals = dict(zip(TOTAL_COLUMNS, run.sim.tables()[2][:, -1].tolist(), strict=True))
+    assert (totals["zombies"], totals["zombie_pages"]) == (1, 1)
+
+
+def test_figures_of_forced_charges():
+    run = Run("ubc-2006", [slabs_of(1)], c=(-1, 1))
+    run.alloc(4, gfp=ACCOUNT | ev.GFP_NOFAIL)
+    figures = final_figures(run.S)
+    assert figures["limit_overshoot_bytes"] == figures["forced_charge_bytes"] == 3 * 4096
+
+
+def test_misattributed_is_billed_to_a_stranger():
+    run = Run("ubc-2006")
+    run.alloc(4)
+    assert final_figures(run.S)["misattributed_bytes"] == 0
+    run.S.obj["billed"][1:4] = 2, 4, 1  # parent, sibling, root
+    assert final_figures(run.S)["misattributed_bytes"] == 1024
+
+
 # -- teardown ------------------------------------------------------------------------------
 
 
@@ -346,4 +382,7 @@ def test_nothing_stays_charged(name, parameters):
 def test_every_strategy_leaves_nothing_in_a_whole_run(tmp_path):
     scenario = kmbench.Scenario("t", "spread", parameters={"groups": 6}, teardown=True)
     results = kmbench.run(scenario, [*DESIGNS, "none"] if JIT else ["none"], out=tmp_path)
-    assert not any(results.runs.collect()["leak_bytes"])
+    runs = results.runs.collect()
+    assert not any(runs["leak_bytes"])
+    for name in ("zombie_groups", "work_items_lost", "misattributed_bytes", "duplicate_partials"):
+        assert runs[name].null_count() == 0

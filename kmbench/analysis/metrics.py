@@ -78,6 +78,7 @@ _FORMATTERS: dict[str, Callable[[float], str]] = {
     "1": _format_share,
     "ops": lambda value: f"{value:.2f}",
     "count": format_count,
+    "s": lambda value: f"{value:.3f} s",
     "events/s": _format_rate,
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -32,6 +34,8 @@ def summarise(
     owned: np.ndarray | None = None,
     metadata: np.ndarray | None = None,
     leak: int | None = None,
+    zombies: np.ndarray | None = None,
+    final: Mapping[str, float | None] | None = None,
 ) -> dict[str, float | None]:
     """Every stored metric of the catalogue by name; ``None`` where it does not apply.
 
@@ -40,6 +44,8 @@ def summarise(
     column 0 is not used.  ``owned``: int64 (samples,), slot bytes of live objects that belong to a
     group, in groups that are gone too; without it those of the timeline.  ``metadata``: int64
     (samples,), bytes.  ``leak``: bytes charged after full teardown, ``None`` when there was none.
+    ``zombies``: int64 (2, samples), removed groups that charges keep alive, and their pages.
+    ``final``: metrics that are known already (:mod:`kmbench.final`).
     """
     lines = _lazy(timeline)
     nr_samples = _scalar(lines.select(pl.col("sample").n_unique()))
@@ -48,11 +54,16 @@ def summarise(
     values["leak_bytes"] = leak
     values |= _group_metrics(lines, nr_samples)
     values |= _cache_metrics(_lazy(caches), nr_samples, page_size)
+    values |= _duplicate_partials(_lazy(caches), nr_samples)
     values |= _op_metrics(_lazy(ops), allocs, frees)
     if metadata is not None and len(metadata):
         values["metadata_bytes"] = float(np.mean(metadata))
     if unaccounted is not None and len(unaccounted):
         values |= _unaccounted_metrics(unaccounted, lines, owned)
+    if zombies is not None and zombies.shape[1]:
+        values["zombie_groups"] = float(zombies[0].mean())
+        values["zombie_bytes"] = float(zombies[1].mean() * page_size)
+    values |= final or {}
     return values
 
 
@@ -147,6 +158,27 @@ def _cache_metrics(
         idle_slab_bytes=pl.col("idle").sum() / count,
     )
     return row.row(0, named=True)
+
+
+def _duplicate_partials(caches: pl.LazyFrame, nr_samples: int) -> dict[str, float | None]:
+    """W4: caches of which several copies have partial slabs on their nodes' lists."""
+    family = pl.when(pl.col("root") > 0).then(pl.col("root")).otherwise(pl.col("cache"))
+    free = (pl.col("num_objs") - pl.col("active_objs")) * pl.col("size")
+    row = (
+        caches.filter(pl.col("node_partial") > 0)
+        .group_by("sample", family.alias("family"))
+        .agg(copies=pl.len(), free=free.sum())
+        .filter(pl.col("copies") > 1)
+        .select(pl.len(), pl.col("free").sum())
+        .collect()
+        .row(0)
+    )
+    if not nr_samples:
+        return {}
+    return {
+        "duplicate_partials": row[0] / nr_samples,
+        "duplicate_partial_bytes": row[1] / nr_samples,
+    }
 
 
 def _op_metrics(ops: pl.LazyFrame, allocs: int, frees: int) -> dict[str, float | None]:

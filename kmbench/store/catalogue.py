@@ -22,9 +22,10 @@ class Metric(NamedTuple):
     name: str
     """Column and option name."""
     id: str
-    """Short identifier: A accuracy, W waste, O overhead, F failures, S simulator."""
+    """Short identifier: A accuracy, W waste, Z removed groups, O overhead, F failures, S
+    simulator."""
     unit: str
-    """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count`` or ``events/s``."""
+    """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count``, ``s`` or ``events/s``."""
     direction: Direction | None
     """Which way is better; ``None`` for a plain fact."""
     label: str
@@ -98,10 +99,20 @@ _CATALOGUE = (
         headline=True,
     ),
     Metric(
+        "misattributed_bytes", "A3", "B", "lower", "misattributed",
+        "Slots of live objects billed to a group that is neither their owner's nor above it; at "
+        "the end of the run.",
+    ),
+    Metric(
         "overcharge_bytes", "A4", "B", "lower", "overcharge",
         "Sum over groups of max(0, own kmem usage - slots and pages billed to it): slack of "
         "partial slabs, stocks and rounding; mean over samples.",
         headline=True,
+    ),
+    Metric(
+        "limit_overshoot_bytes", "A6", "B", "lower", "limit overshoot",
+        "Most by which any counter of any group was above its limit: charges that were forced, and "
+        "limits written below usage.",
     ),
     Metric(
         "leak_bytes", "A7", "B", "lower", "charge leaked",
@@ -133,6 +144,15 @@ _CATALOGUE = (
         "objects held per CPU count as active); mean over samples.",
     ),
     Metric(
+        "duplicate_partials", "W4", "count", "lower", "duplicate partials",
+        "Caches of which at least two copies (the root cache is one) have slabs on node partial "
+        "lists; mean over samples.",
+    ),
+    Metric(
+        "duplicate_partial_bytes", "W4.bytes", "B", "lower", "free in duplicate partials",
+        "Free slots on the node partial lists of the copies that W4 counts; mean over samples.",
+    ),
+    Metric(
         "metadata_bytes", "W5", "B", "lower", "accounting metadata",
         "Bytes that exist only to account: obj_cgroup vectors, copies of kmem_cache, growth of "
         "objects; mean over samples.",
@@ -154,6 +174,19 @@ _CATALOGUE = (
         headline=True,
     ),
     Metric(
+        "zombie_groups", "Z1", "count", "lower", "zombie groups",
+        "Removed groups that charged pages keep alive; mean over samples.",
+    ),
+    Metric(
+        "zombie_lifetime", "Z2", "s", "lower", "zombie lifetime",
+        "Time from a group's removal until no charge keeps it alive, mean over removed groups; "
+        "those that still live count up to the end of the run.  Null if none was removed.",
+    ),
+    Metric(
+        "zombie_bytes", "Z3", "B", "lower", "charged to zombies",
+        "Pages charged to removed groups that they keep alive; mean over samples.",
+    ),
+    Metric(
         "ops_per_alloc", "O1", "ops", "lower", "ops per alloc",
         "Counted operations of phases alloc, slab, page and charge per allocated object: all that "
         "an object costs but its own free path, giving slabs and charges back included.",
@@ -172,6 +205,18 @@ _CATALOGUE = (
         "failed_allocs", "F1", "count", "lower", "failed allocations",
         "Allocations of the stream that returned NULL.",
         headline=True,
+    ),
+    Metric(
+        "forced_charge_bytes", "F5", "B", "lower", "forced charges",
+        "Bytes of charges that went through although some level was over its limit.",
+    ),
+    Metric(
+        "work_items_lost", "F6.lost", "count", "lower", "work items lost",
+        "Work items that could not be queued for want of memory or of room.",
+    ),
+    Metric(
+        "work_items_duplicate", "F6.duplicate", "count", "lower", "work items in vain",
+        "Work items that found their copy of a cache made already.",
     ),
     Metric(
         "events_per_s", "S1", "events/s", "higher", "simulator events/s",

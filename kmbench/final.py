@@ -1,0 +1,46 @@
+"""Figures that the state at the end of a run tells: what the engine only adds up."""
+
+import numpy as np
+
+from kmbench.core.state import BY_CACHE, OFFLINE, State
+
+__all__ = ["final_figures"]
+
+
+def final_figures(S: State) -> dict[str, float | None]:
+    """Metrics A3, A6, F5, F6 and Z2 by their names, of a state that was not torn down yet."""
+    k = S.k[0]
+    page = int(k["page_size"])
+    return {
+        "misattributed_bytes": misattributed(S),
+        "limit_overshoot_bytes": float(S.counter["overshoot"].max() * page),
+        "forced_charge_bytes": float(k["forced_pages"] * page),
+        "work_items_lost": float(k["nr_work_lost"]),
+        "work_items_duplicate": float(k["nr_work_duplicates"]),
+        "zombie_lifetime": zombie_lifetime(S),
+    }
+
+
+def misattributed(S: State) -> float:
+    """Slot bytes of live objects billed to a group that is not their owner's, nor above it."""
+    objects = S.obj[: int(S.k["nr_objects"][0])]
+    live = objects[(objects["slab"] > 0) & (objects["owner"] > 1) & (objects["billed"] > 0)]
+    cache = S.slab["cache"][live["slab"]]
+    payer = np.where(live["billed"] == BY_CACHE, S.cache["pays"][cache], 0)
+    direct = live["billed"] != BY_CACHE
+    payer[direct] = live["billed"][direct]
+    owner = live["owner"].astype(np.int64)
+    right = payer <= 0  # billed to nobody: unaccounted, not misattributed
+    while owner.any():
+        right |= owner == payer
+        owner = S.memcg["parent"][owner]
+    return float(S.cache["slot"][cache[~right]].sum())
+
+
+def zombie_lifetime(S: State) -> float | None:
+    """Mean seconds that removed groups lived on; those that still do count up to now."""
+    removed = S.memcg[S.memcg["state"] >= OFFLINE]
+    if not len(removed):
+        return None
+    end = np.where(removed["css_pages"] > 0, S.k["now"][0], removed["gone_at"])
+    return float((end - removed["offline_since"]).mean() / 1e9)
