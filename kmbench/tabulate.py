@@ -31,6 +31,9 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
+    columns["slab_bytes"] = (
+        columns["num_slabs"] * columns["pages_per_slab"] * setup.machine.page_size
+    )
     return make_table("caches", {**columns, "name": (columns["cache"] - 1, names)}, run_id)
 
 
