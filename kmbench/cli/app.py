@@ -22,6 +22,7 @@ __all__ = ["app", "main"]
 VERBS = {
     "run": "Run strategies over a scenario and compare them.",
     "compare": "Compare stored runs, strategies side by side.",
+    "report": "Write stored runs as a page with interactive figures.",
     "show": "Show one run as the kernel's files would.",
     "trace": "Read, check and convert recorded traces.",
     "plugins": "List strategies, workloads and other plugins.",
