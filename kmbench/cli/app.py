@@ -23,6 +23,7 @@ VERBS = {
     "run": "Run strategies over a scenario and compare them.",
     "compare": "Compare stored runs, strategies side by side.",
     "report": "Write stored runs as a page with interactive figures.",
+    "asv": "Import measurements of asv; compare machines and commits.",
     "show": "Show one run as the kernel's files would.",
     "trace": "Read, check and convert recorded traces.",
     "plugins": "List strategies, workloads and other plugins.",
