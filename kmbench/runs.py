@@ -5,6 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -68,8 +69,16 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    for plan in plans:
-        execute(plan, out, progress)
+    # storing a run (compressing, syncing) goes on beside the simulation of the next one
+    with ThreadPoolExecutor(1) as storing:
+        stored: Future = Future()
+        stored.set_result(None)
+        for plan in plans:
+            began = time.perf_counter()
+            outcome = replay(plan, progress)
+            stored.result()
+            stored = storing.submit(store, plan, outcome, out, began)
+        stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
 
 
@@ -109,17 +118,21 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     return plans
 
 
-def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
-    """Make one run and store it."""
-    began = time.perf_counter()
+def replay(plan: Plan, progress: Progress) -> Outcome:
+    """Make one run."""
     scenario, workload = plan.scenario, plan.workload
-    outcome = simulate(
+    return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
     )  # fmt: skip
+
+
+def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
+    """Store one run that began at `began` (``time.perf_counter``)."""
+    setup = plan.workload.setup
     tables = {
-        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
-        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
+        "timeline": timeline_table(outcome, setup, plan.run_id),
+        "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
         "ops": op_table(outcome, plan.strategy, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }

@@ -14,14 +14,12 @@ from kmbench.strategy import Strategy
 
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
-    columns = dict(zip(TIMELINE_COLUMNS, outcome.timeline, strict=True))
     names = [group.name for group in setup.groups]
-    return make_table("timeline", {**columns, "group": (columns["memcg"] - 1, names)}, run_id)
+    return _sampled("timeline", TIMELINE_COLUMNS, outcome.timeline, run_id, "memcg", "group", names)
 
 
 def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
     """One row per sample and cache, copies included."""
-    columns = dict(zip(CACHE_COLUMNS, outcome.caches, strict=True))
     caches = outcome.S.cache[1 : int(outcome.S.k["nr_caches"][0])]
     names = [
         setup.caches[root - 1].name
@@ -31,7 +29,19 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
-    return make_table("caches", {**columns, "name": (columns["cache"] - 1, names)}, run_id)
+    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, "cache", "name", names)
+
+
+def _sampled(
+    table: str, columns: tuple[str, ...], pieces: list[np.ndarray], run_id: str,
+    row: str, label: str, names: list[str],
+) -> pa.Table:  # fmt: skip
+    """The pieces of a sampled table as one, uncopied; column `label` names what `row` counts."""
+    parts = []
+    for piece in pieces:
+        named = dict(zip(columns, piece, strict=True))
+        parts.append(make_table(table, {**named, label: (named[row] - 1, names)}, run_id))
+    return pa.concat_tables(parts)
 
 
 def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:

@@ -69,7 +69,7 @@ def summarise(
 
 def _lazy(frame: Frame) -> pl.LazyFrame:
     if isinstance(frame, pa.Table):
-        frame = pl.from_arrow(frame)  # type: ignore[assignment]
+        frame = pl.from_arrow(frame, rechunk=False)  # type: ignore[assignment]
     return frame.lazy()
 
 
