@@ -1,4 +1,4 @@
-"""The tables that samples are written to: buffers fill up, and what is kept does not depend on it."""
+"""The tables that samples are written to: what they hold does not depend on the buffers."""
 
 import numpy as np
 import pytest
