@@ -33,7 +33,8 @@ def observe(simulation) -> dict:
         ],
         "counters": {
             "skipped": int(k["nr_skipped"]),
-            "failed_allocs": int(k["nr_failed"]),
+            "failed_allocs": int(k["nr_failed"] - k["nr_no_id"]),
+            "no_id": int(k["nr_no_id"]),
             "work_lost": int(k["nr_work_lost"]),
             "work_duplicates": int(k["nr_work_duplicates"]),
         },
@@ -94,11 +95,11 @@ def _memcg(S, row) -> dict:
         "state": STATES[g["state"]],
         "memory": memory,
         "kmem": kmem,
+        "pinned": int(g["css_pages"] + g["css_refs"]),
         **{
             name: int(g[name])
             for name in (
                 "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
-                "css_pages",
             )  # fmt: skip
         },
     }

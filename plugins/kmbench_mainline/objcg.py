@@ -23,6 +23,8 @@ from kmbench.core.ops import (
     ONLINE,
     SLAB_ACCOUNT,
     ask_vector,
+    css_get,
+    css_put,
     drain_all_stock,
     inlined,
     online_ancestor,
@@ -149,13 +151,17 @@ def page_alloc_direct(S, P, cpu, memcg, kind, order, gfp, billed):
         return -CAUSE_INTERRUPT
     if gfp & CTX_KTHREAD:
         return -CAUSE_KTHREAD
-    return memcg if charge_pages(S, P, cpu, memcg, 1 << order, gfp) else NOMEM
+    if not charge_pages(S, P, cpu, memcg, 1 << order, gfp):
+        return NOMEM
+    css_get(S, memcg, 1 << order)
+    return memcg
 
 
 def page_free_direct(S, P, cpu, billed, kind, order):
     """5.9: pages hold the group itself and go straight back to its counters."""
     if billed > 0:
         uncharge_pages(S, P, cpu, billed, 1 << order, False)
+        css_put(S, billed, 1 << order)
 
 
 def percpu_alloc(S, P, cpu, memcg, nr_bytes, gfp, billed):
@@ -214,7 +220,11 @@ linux_5_9 = Strategy(
         Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
     ),
     accounting=lambda p: Accounting(
-        stock_slots=1, stock_batch=p["stock_batch"], forces=FORCES | CTX_DYING, vectors=True
+        stock_slots=1,
+        stock_batch=p["stock_batch"],
+        forces=FORCES | CTX_DYING,
+        vectors=True,
+        zombies_hold_ids=False,
     ),
 )
 
@@ -236,5 +246,6 @@ linux_6_18 = Strategy(
         stock_batch=p["stock_batch"],
         forces=FORCES | GFP_HIGH,
         vectors=True,
+        zombies_hold_ids=False,
     ),
 )

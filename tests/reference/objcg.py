@@ -39,6 +39,7 @@ class ObjCgroup(NoAccounting):
 
     rules: Rules
     has_vectors = True
+    zombies_hold_ids = False
 
     def __init__(self, host, params, seed):
         super().__init__(host, params, seed)
@@ -250,6 +251,10 @@ class ObjCgroup(NoAccounting):
 
     def percpu_free(self, cpu, obj):
         self._uncharge_bytes(cpu, obj, obj.nbytes)
+
+    def pinned(self, row):
+        """5.9: charged kernel pages hold the group itself."""
+        return self._direct_pages()[row]
 
     # -- what it adds up to ----------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def _memcgs(model) -> dict:
             "billed_slab": billed_slab[group.row],
             "nr_charged_bytes": group.nr_charged_bytes,
             "objects": objects[group.row],
-            "css_pages": model.strategy.pinned(group.row),
+            "pinned": model.strategy.pinned(group.row),
         }
         for group in model.groups
     }

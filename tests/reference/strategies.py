@@ -17,6 +17,7 @@ class NoAccounting:
     has_vectors = False
     tries_smaller = False  # a refused slab is tried at the smallest order
     work_delay = 1_000_000  # ns
+    zombies_hold_ids = True
 
     def __init__(self, host, params, seed):
         self.host = host
@@ -88,7 +89,7 @@ class NoAccounting:
         return obj.billed
 
     def pinned(self, row) -> int:
-        """Pages whose charge keeps the group alive once it is removed."""
+        """Charged pages, and other things, that keep the group alive once it is removed."""
         return 0
 
     def stocks(self):
@@ -183,6 +184,11 @@ class Costa2012(NoAccounting):
         if obj.slab is None or obj.billed <= 0:
             return obj.billed
         return obj.slab.cache.owner or -ev.CAUSE_NOT_SELECTED
+
+    def pinned(self, row):
+        """Each copy keeps its group until its last slab is gone."""
+        mine = [c for c in self.host.caches if c.owner == row]
+        return sum(1 for copy in mine if copy.slabs or not copy.dead)
 
     def check(self):
         slabs = self.host.all_slabs()
