@@ -136,7 +136,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     page_size = setup.machine.page_size
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
-        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"] - k["nr_no_id"]),
+        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]),
+        failed_allocs=int(k["nr_failed"] - k["nr_no_id"]),
         unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
         zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,

@@ -2,6 +2,7 @@
 
 from kmbench.core import events as ev
 from kmbench.core.state import UNLIMITED
+from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
 
@@ -26,7 +27,7 @@ def observe(simulation) -> dict:
             ]
             for cpu in range(k["nr_cpus"])
         ],
-        "byte_stock": [(int(s["objcg"]), int(s["bytes"])) for s in P.stock] if has_bytes else [],
+        "byte_stock": _byte_stock(P, int(k["nr_cpus"])) if has_bytes else [],
         "buddy": [
             [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
             for node in range(k["nr_nodes"])
@@ -34,6 +35,7 @@ def observe(simulation) -> dict:
         "counters": {
             "skipped": int(k["nr_skipped"]),
             "failed_allocs": int(k["nr_failed"] - k["nr_no_id"]),
+            "vmstat": int(S.path["count"][VMSTAT]) if has_bytes else 0,
             "no_id": int(k["nr_no_id"]),
             "work_lost": int(k["nr_work_lost"]),
             "work_duplicates": int(k["nr_work_duplicates"]),
@@ -43,6 +45,13 @@ def observe(simulation) -> dict:
         },
         "metadata_bytes": int(k["metadata"]),
     }
+
+
+def _byte_stock(P, cpus) -> list[dict]:
+    """What each CPU holds: key -> bytes."""
+    slots = [(int(s["objcg"]), int(s["bytes"])) for s in P.stock]
+    each = len(slots) // cpus
+    return [dict(s for s in slots[c * each : (c + 1) * each] if s[0]) for c in range(cpus)]
 
 
 def _walk(S, slab):

@@ -24,6 +24,7 @@ from kmbench.core.events import (
     PAGES_KMALLOC,
     PAGES_STACK,
     SLAB_ACCOUNT,
+    SLAB_RECLAIM_ACCOUNT,
 )
 from kmbench.core.groups import (
     copy_of,
@@ -65,9 +66,10 @@ __all__ = [
     "COUNTER_MEMORY", "CTX_DYING", "CTX_INTERRUPT", "CTX_KTHREAD", "CTX_MEMALLOC", "FULL",
     "GFP_ACCOUNT", "GFP_DIRECT_RECLAIM", "GFP_HIGH", "GFP_KERNEL", "GFP_NOFAIL", "NOMEM",
     "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH", "Path",
-    "SLAB_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count", "counter_add",
-    "counter_charge", "counter_force", "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work",
-    "destroy_copy", "drain_all_stock", "holder", "inlined", "make_copy", "move_partial_slabs",
-    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "refill_stock",
-    "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
+    "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count",
+    "counter_add", "counter_charge", "counter_force", "counter_uncharge", "css_get", "css_pin",
+    "css_put", "css_unpin", "defer_work", "destroy_copy", "drain_all_stock", "holder", "inlined",
+    "make_copy", "move_partial_slabs", "move_slab", "next_u32", "online_ancestor", "outlined",
+    "rebill_copy", "refill_stock", "reparent", "schedule_work", "shrink_cache", "table",
+    "try_charge", "unbilled_as",
 ]  # fmt: skip

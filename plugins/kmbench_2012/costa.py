@@ -73,10 +73,10 @@ def copy_for(S, memcg, root):
 
 def select(S, P, cpu, memcg, cache, gfp):
     """A registered cache's object comes from the copy of the task's group (patch 6)."""
-    if P.selected[cache].on == 0 or memcg <= 1:
+    if P.selected[cache].on == 0:
         return cache
     if gfp & CTX_KTHREAD:
-        return -CAUSE_KTHREAD
+        return -CAUSE_KTHREAD if memcg > 1 else cache
     count(S, SELECT)
     return copy_for(S, holder(S, memcg), cache)
 

@@ -95,7 +95,15 @@ class NoAccounting:
     def stocks(self):
         """(page stock per CPU, byte stock per CPU)"""
         cpus = self.host.machine.cpus
-        return [[] for _ in range(cpus)], [(0, 0)] * cpus
+        return [[] for _ in range(cpus)], []
+
+    def left_over(self, row) -> int:
+        """Bytes of the group's obj_cgroup that are on no CPU's stock."""
+        return 0
+
+    def vmstat(self) -> int:
+        """Updates of the statistics of slab bytes."""
+        return 0
 
     def check(self):
         """Every counter is what the billing identity says; here: zero."""
