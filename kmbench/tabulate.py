@@ -1,5 +1,7 @@
 """Engine output as Arrow tables: columns leave as they are, codes get their names."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
@@ -15,7 +17,10 @@ from kmbench.strategy import Strategy
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
     names = [group.name for group in setup.groups]
-    return _sampled("timeline", TIMELINE_COLUMNS, outcome.timeline, run_id, "memcg", "group", names)
+    pieces = outcome.timeline
+    return _sampled(
+        "timeline", TIMELINE_COLUMNS, pieces, run_id, "group", lambda c: c["memcg"] - 1, names
+    )
 
 
 def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
@@ -29,18 +34,25 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
-    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, "cache", "name", names)
+    if strategy.dead_suffix:
+        names += [name + strategy.dead_suffix for name in names]
+
+    def code(columns: dict[str, np.ndarray]) -> np.ndarray:
+        dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
+        return columns["cache"] - 1 + np.where(dead, len(caches), 0)
+
+    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, "name", code, names)
 
 
 def _sampled(
     table: str, columns: tuple[str, ...], pieces: list[np.ndarray], run_id: str,
-    row: str, label: str, names: list[str],
+    label: str, code: Callable[[dict[str, np.ndarray]], np.ndarray], names: list[str],
 ) -> pa.Table:  # fmt: skip
-    """The pieces of a sampled table as one, uncopied; column `label` names what `row` counts."""
+    """The pieces of a sampled table as one, uncopied; `code` picks the column `label` of `names`."""
     parts = []
     for piece in pieces:
         named = dict(zip(columns, piece, strict=True))
-        parts.append(make_table(table, {**named, label: (named[row] - 1, names)}, run_id))
+        parts.append(make_table(table, {**named, label: (code(named), names)}, run_id))
     return pa.concat_tables(parts)
 
 
