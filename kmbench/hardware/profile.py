@@ -42,6 +42,7 @@ COSTS = {
 }
 """Every cost of a profile, in ns, and what it is."""
 
+LINES = ("line_core", "line_socket", "line_remote", "wait")  # what other CPUs have a part in
 DEFAULT = "server"  # prices runs whose scenario names no hardware
 _FOLDER = Path(__file__).parent / "profiles"
 _LIMITS = {
@@ -88,9 +89,14 @@ class Profile:
         return f"{self.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def scaled(self, factor: float) -> Profile:
-        """The same machine with every cost times `factor`."""
+        """The same machine with the costs of a CPU's own operations times `factor`.
+
+        Lines between CPUs take as long as they did, however much code stands between operations.
+        """
         costs = {
-            name: Cost(cost.ns * factor, f"{cost.source}; times {factor:.4g}")
+            name: cost
+            if name in LINES
+            else Cost(cost.ns * factor, f"{cost.source}; times {factor:.4g}")
             for name, cost in self.costs.items()
         }
         return replace(self, costs=costs)
