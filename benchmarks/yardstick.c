@@ -44,8 +44,10 @@ struct sim {
 	struct internal *internal;
 	struct rcu *rcu;
 	struct fail *fail;
-	struct byte_stock *byte_stock; /* linux-6.18 */
-	struct selected *selected;     /* costa-2012 */
+	struct byte_stock *byte_stock; /* linux-6.18: one slot of MAX_SLOTS is in use */
+	struct left *left;
+	struct key *key;
+	struct selected *selected; /* costa-2012 */
 	int32_t internal_mask, rcu_mask, nr_pfns, nr_caches_max, nr_fails_max, independent;
 };
 
@@ -367,17 +369,21 @@ static void strategy_cg_create(struct sim *S, int memcg)
 {
 	if (memcg > 1)
 		for (int root = 1; root <= S->k->nr_root_caches; root++)
-			if (S->selected[root].on)
+			if (S->selected[root].on) {
 				make_copy(S, memcg, root);
+				S->memcg[memcg].css_refs++;
+			}
 }
 
 static inline int strategy_select(struct sim *S, int memcg, int cache, uint32_t gfp)
 {
 	int copy;
 
-	if (!S->selected[cache].on || memcg <= 1 || gfp & CTX_KTHREAD)
+	if (!S->selected[cache].on || gfp & CTX_KTHREAD)
 		return cache;
 	count(S, SELECT_COPY);
+	if (memcg <= 1)
+		return cache;
 	copy = copy_of(S, memcg, cache);
 	return copy ? copy : cache;
 }
@@ -425,7 +431,12 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 
 static inline void strategy_cg_create(struct sim *S, int memcg)
 {
+#if STRATEGY == LINUX_6_18
+	if (memcg > 1)
+		S->key->on = 1;
+#else
 	(void)S, (void)memcg;
+#endif
 }
 
 static inline int strategy_select(struct sim *S, int memcg, int cache, uint32_t gfp)
@@ -509,36 +520,70 @@ static void uncharge_objcg(struct sim *S, int cpu, int objcg, int nr, bool throu
 	uncharge_pages(S, cpu, memcg, nr, through_stock);
 }
 
+static inline void flush_vmstat(struct sim *S, struct byte_stock *stock)
+{
+	if (stock->reclaimable) {
+		stock->reclaimable = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+	if (stock->unreclaimable) {
+		stock->unreclaimable = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+}
+
+static inline void account_vmstat(struct sim *S, struct byte_stock *stock, int node, int flags,
+				  int nr_bytes)
+{
+	int *bytes = flags & SLAB_RECLAIM_ACCOUNT ? &stock->reclaimable : &stock->unreclaimable;
+
+	if (unlikely(stock->node != node)) {
+		flush_vmstat(S, stock);
+		stock->node = node;
+	}
+	*bytes += nr_bytes;
+	if (abs(*bytes) > S->k->page_size) {
+		*bytes = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+}
+
 static void drain(struct sim *S, int cpu)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int objcg = stock->objcg, shift = S->k->page_shift;
+	int rest = stock->bytes & ((1 << shift) - 1);
 
 	if (!objcg)
 		return;
 	count(S, BYTE_STOCK_DRAIN);
 	if (stock->bytes >> shift)
 		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
-	S->memcg[objcg].nr_charged_bytes += stock->bytes & ((1 << shift) - 1);
+	S->left[objcg].bytes += rest;
+	S->memcg[objcg].nr_charged_bytes += rest;
+	flush_vmstat(S, stock);
 	stock->objcg = 0;
 	stock->bytes = 0;
 	if (unlikely(S->memcg[objcg].state != ONLINE))
 		abort(); /* groups do not go away here */
 }
 
-static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes, bool keep)
+static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes, bool keep,
+				int node, int flags, int acct)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int shift = S->k->page_shift;
 
 	if (stock->objcg != objcg) {
 		drain(S, cpu);
 		stock->objcg = objcg;
-		stock->bytes = S->memcg[objcg].nr_charged_bytes;
-		S->memcg[objcg].nr_charged_bytes = 0;
+		stock->bytes = S->left[objcg].bytes;
+		S->memcg[objcg].nr_charged_bytes -= stock->bytes;
+		S->left[objcg].bytes = 0;
 		keep = false;
 	}
 	stock->bytes += nr_bytes;
+	account_vmstat(S, stock, node, flags, acct);
 	if (stock->bytes > 1 << shift && !keep) {
 		int nr = stock->bytes >> shift;
 
@@ -548,15 +593,17 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 	}
 }
 
-static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32_t gfp)
+static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32_t gfp, int node,
+			 int flags)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int shift = S->k->page_shift;
 	int nr, rest;
 
 	if (stock->objcg == memcg && stock->bytes >= nr_bytes) {
 		stock->bytes -= nr_bytes;
 		count(S, BYTE_STOCK_HIT);
+		account_vmstat(S, stock, node, flags, nr_bytes);
 		return true;
 	}
 	count(S, BYTE_STOCK_MISS);
@@ -566,7 +613,9 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 		return false;
 	S->memcg[memcg].objcg_pages += nr + (rest > 0);
 	if (rest)
-		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true);
+		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true, node, flags, nr_bytes);
+	else
+		count(S, VMSTAT_UPDATE);
 	return true;
 }
 
@@ -575,8 +624,10 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 {
 	if (!(S->cache[cache].slab_flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
 		return billed;
-	if (memcg <= 1)
+	if (memcg <= 1) {
+		S->path[OBJCG_OF_ROOT].count += S->key->on;
 		return billed;
+	}
 	if (gfp & CTX_INTERRUPT)
 		return -CAUSE_INTERRUPT;
 	if (gfp & CTX_KTHREAD)
@@ -584,7 +635,8 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (unlikely(S->memcg[memcg].state != ONLINE))
 		abort();
 	ask_vector(S, cpu, slab);
-	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp))
+	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp, S->slab[slab].node,
+			  S->cache[cache].slab_flags))
 		return NOMEM;
 	S->memcg[memcg].objcg_refs++;
 	return memcg;
@@ -600,11 +652,13 @@ static inline bool strategy_slab_new(struct sim *S, int cpu, int cache, int orde
 
 static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int billed, int slab)
 {
-	(void)slab;
+	const struct cache *c = &S->cache[cache];
+
 	if (billed > 0) {
 		S->memcg[billed].objcg_refs--;
 		count(S, BYTE_STOCK_BACK);
-		refill_bytes(S, cpu, billed, S->cache[cache].slot + 8, false);
+		refill_bytes(S, cpu, billed, c->slot + 8, false, S->slab[slab].node, c->slab_flags,
+			     -c->slot - 8);
 	}
 }
 
@@ -1045,6 +1099,8 @@ static rarely void create_group(struct sim *S, const struct event *e)
 	g->parent = e->arg;
 	g->state = ONLINE;
 	g->objcg_memcg = e->memcg;
+	g->has_id = 1;
+	S->k->nr_ids++;
 	count(S, GROUP_MADE);
 	strategy_cg_create(S, e->memcg);
 }

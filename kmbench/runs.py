@@ -140,7 +140,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     page_size = setup.machine.page_size
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
-        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
+        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]),
+        failed_allocs=int(k["nr_failed"] - k["nr_no_id"]),
         unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
         zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
@@ -172,6 +173,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "frees": int(k["nr_frees"]),
         "failed_no_pages": int((causes == 1).sum()),
         "failed_limit": int((causes == 2).sum()),
+        "failed_no_group": int((causes == 3).sum()),
+        "failed_no_id": int(k["nr_no_id"]),
         "skipped": int(k["nr_skipped"]),
         "status": "ok",
         "model_ns": outcome.model_ns,

@@ -31,7 +31,7 @@ from kmbench.strategy import Strategy
 from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
 
-MIN_ROWS = 1 << 12
+BUFFER_ROWS = 1 << 12
 LOOK_AHEAD_OBJECTS = 1 << 17  # object records that no longer fit the caches: prefetch pays
 
 
@@ -152,7 +152,7 @@ class Simulation:
 
 
 class _Rows:
-    """A table that grows by buffers: the engine fills one, full ones are kept.
+    """A table that grows: the engine fills a buffer, whose rows are set aside when it is full.
 
     ``k[used]`` is how many rows of the buffer are filled, ``k[sample]`` the most that one sample
     can take.
@@ -161,19 +161,28 @@ class _Rows:
     def __init__(self, columns: int, used: str, sample: str):
         self.columns, self.used, self.sample = columns, used, sample
         self.kept: list[np.ndarray] = []
-        self.buffer = np.zeros((columns, MIN_ROWS), np.int64)
+        self.buffer = _buffer(columns, BUFFER_ROWS)
 
     def keep(self, k: np.void) -> None:
-        """Set the filled rows aside and go on with a larger buffer."""
-        self.kept.append(self.buffer[:, : int(k[self.used])])
-        rows = max(2 * self.buffer.shape[1], 2 * int(k[self.sample]))
-        self.buffer = np.zeros((self.columns, rows), np.int64)
+        """Set the filled rows aside; the buffer is used again, or a larger one if it must be."""
+        self.kept.append(self.buffer[:, : int(k[self.used])].copy())
+        if k[self.sample] > self.buffer.shape[1]:
+            self.buffer = _buffer(self.columns, 2 * int(k[self.sample]))
         k[self.used] = 0
 
     def all(self, k: np.void) -> np.ndarray:
         """Everything so far, (columns, rows)."""
         last = self.buffer[:, : int(k[self.used])]
         return np.concatenate([*self.kept, last], axis=1) if self.kept else last
+
+
+def _buffer(columns: int, rows: int) -> np.ndarray:
+    """An empty table for at least so many rows.
+
+    A row is written to all columns at once: were they a power of two apart, all would fall into the
+    same set of every cache and evict one another.
+    """
+    return np.zeros((columns, rows // 512 * 512 + 520), np.int64)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

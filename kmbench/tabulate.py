@@ -31,7 +31,11 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
-    return make_table("caches", {**columns, "name": (columns["cache"] - 1, names)}, run_id)
+    code = columns["cache"] - 1
+    if strategy.dead_suffix:
+        code = code + np.where(columns["state"] == 1, len(names), 0)
+        names += [name + strategy.dead_suffix for name in names]
+    return make_table("caches", {**columns, "name": (code, names)}, run_id)
 
 
 def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:

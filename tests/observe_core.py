@@ -2,6 +2,7 @@
 
 from kmbench.core import events as ev
 from kmbench.core.state import UNLIMITED
+from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
 
@@ -26,14 +27,16 @@ def observe(simulation) -> dict:
             ]
             for cpu in range(k["nr_cpus"])
         ],
-        "byte_stock": [(int(s["objcg"]), int(s["bytes"])) for s in P.stock] if has_bytes else [],
+        "byte_stock": _byte_stock(P, int(k["nr_cpus"])) if has_bytes else [],
         "buddy": [
             [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
             for node in range(k["nr_nodes"])
         ],
         "counters": {
             "skipped": int(k["nr_skipped"]),
-            "failed_allocs": int(k["nr_failed"]),
+            "failed_allocs": int(k["nr_failed"] - k["nr_no_id"]),
+            "vmstat": int(S.path["count"][VMSTAT]) if has_bytes else 0,
+            "no_id": int(k["nr_no_id"]),
             "work_lost": int(k["nr_work_lost"]),
             "work_duplicates": int(k["nr_work_duplicates"]),
         },
@@ -42,6 +45,13 @@ def observe(simulation) -> dict:
         },
         "metadata_bytes": int(k["metadata"]),
     }
+
+
+def _byte_stock(P, cpus) -> list[dict]:
+    """What each CPU holds: key -> bytes."""
+    slots = [(int(s["objcg"]), int(s["bytes"])) for s in P.stock]
+    each = len(slots) // cpus
+    return [dict(s for s in slots[c * each : (c + 1) * each] if s[0]) for c in range(cpus)]
 
 
 def _walk(S, slab):
@@ -104,11 +114,11 @@ def _memcg(S, row) -> dict:
         "state": STATES[g["state"]],
         "memory": memory,
         "kmem": kmem,
+        "pinned": int(g["css_pages"] + g["css_refs"]),
         **{
             name: int(g[name])
             for name in (
                 "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
-                "css_pages",
             )  # fmt: skip
         },
     }

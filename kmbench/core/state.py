@@ -36,6 +36,8 @@ KERNEL = np.dtype(
         ("rcu_delay", "i8"),  # ns
         ("work_items", "i4"),  # work items that may wait
         ("work_delay", "i8"),  # ns from queueing a work item to its run
+        ("max_ids", "i4"),  # ids of groups there are
+        ("zombies_hold_ids", "i4"),  # era: a removed group keeps its id while it is alive
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         # time
         ("now", "i8"),
@@ -70,6 +72,8 @@ KERNEL = np.dtype(
         ("nr_internal", "i8"),
         ("nr_work_lost", "i8"),  # items that could not be queued
         ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
+        ("nr_ids", "i8"),  # ids of groups in use
+        ("nr_no_id", "i8"),  # groups that could not be made for want of an id (F8)
         ("forced_pages", "i8"),  # charged although a limit was hit (F5)
         ("metadata", "i8"),  # bytes of vectors and of copies of caches (W5)
         ("nr_slab_pages", "i8"),
@@ -188,6 +192,8 @@ MEMCG = np.dtype(
         ("offline_since", "i8"),
         ("css_pages", "i8"),  # charged pages that keep a removed group alive; kept by strategies
         ("gone_at", "i8"),  # when nothing kept it alive any more
+        ("css_refs", "i4"),  # what else keeps it alive: copies of caches; kept by strategies
+        ("has_id", "i4"),
     ]
 )
 ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3

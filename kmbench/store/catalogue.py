@@ -176,7 +176,7 @@ _CATALOGUE = (
     ),
     Metric(
         "zombie_groups", "Z1", "count", "lower", "zombie groups",
-        "Removed groups that charged pages keep alive; mean over samples.",
+        "Removed groups that charged pages or copies of caches keep alive; mean over samples.",
     ),
     Metric(
         "zombie_lifetime", "Z2", "s", "lower", "zombie lifetime",
@@ -272,6 +272,11 @@ _CATALOGUE = (
     Metric(
         "work_items_duplicate", "F6.duplicate", "count", "lower", "work items in vain",
         "Work items that found their copy of a cache made already.",
+    ),
+    Metric(
+        "failed_groups", "F8", "count", "lower", "groups without an id",
+        "Groups that could not be made because online groups and removed ones that are still alive "
+        "hold all ids (mkdir says ENOSPC).",
     ),
     Metric(
         "events_per_s", "S1", "events/s", "higher", "simulator events/s",

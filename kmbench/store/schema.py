@@ -146,6 +146,7 @@ _CACHES = (
     Field("requested", INT, "B", "bytes asked for by live objects"),
     Field("slabs_made", INT, "count", "slabs made since the start", optional=True),
     Field("slabs_gone", INT, "count", "slabs given back since the start", optional=True),
+    Field("state", INT, "", "0 in use, 1 dead: a copy whose group was removed", optional=True),
 )
 
 _OPS = (
