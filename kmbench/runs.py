@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
+from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
@@ -99,10 +102,11 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         "scenario": {
             k: v
             for k, v in asdict(scenario).items()
-            if k not in ("strategies", "folder", "description")
+            if k not in ("strategies", "folder", "description", "hardware", "published")
         },
         "workload": given,
         "trace": workload.trace_hash,
+        "hardware": scenario.profile().label,
         "kmbench": _version("kmbench"),
         "workload_plugin": _version(plugins.origin[source.name].distribution),
     }
@@ -162,7 +166,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     workload_identity = {
         key: plan.identity[key] for key in ("scenario", "workload", "trace", "workload_plugin")
     }
-    return {
+    row = {
         "run_id": plan.run_id,
         "scenario": scenario.name,
         "scenario_params": _json(plan.identity["workload"]),
@@ -175,7 +179,6 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "workload_hash": _digest(workload_identity),
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
-        "hardware": "no profile",
         "cpus": setup.machine.cpus,
         "groups": len(setup.groups),
         "events": int(k["nr_events"]),
@@ -190,6 +193,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "model_ns": outcome.model_ns,
         **metrics,
     }
+    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), scenario.profile())
+    return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 
 def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
@@ -208,6 +213,10 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
         "host": f"{platform.system()} {platform.machine()}",
         "when": datetime.now(UTC),
     }
+
+
+def _frame(table: pa.Table) -> pl.LazyFrame:
+    return pl.from_arrow(table).lazy()
 
 
 def _version(distribution: str) -> str:

@@ -23,6 +23,8 @@ VERBS = {
     "run": "Run strategies over a scenario and compare them.",
     "compare": "Compare stored runs, strategies side by side.",
     "show": "Show one run as the kernel's files would.",
+    "published": "Put figures that others measured beside ours.",
+    "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
     "plugins": "List strategies, workloads and other plugins.",
     "doctor": "Check this installation and this machine.",

@@ -15,6 +15,7 @@ __all__ = ["command"]
 @click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=click.Path(path_type=Path))
 @click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")
 @click.option("--by", metavar="PARAM", help="Compare each value of this parameter on its own.")
+@click.option("--hardware", metavar="NAME", help="Price all runs by this profile.")
 @click.option("--metric", "metrics", metavar="M", multiple=True, help="Metric by name or id.")
 @click.option(
     "--gate", "gates", metavar="EXPR", multiple=True,
@@ -27,6 +28,7 @@ def command(
     folder: Path,
     baseline: str,
     by: str | None,
+    hardware: str | None,
     metrics: tuple[str, ...],
     gates: tuple[str, ...],
     form: str | None,
@@ -42,17 +44,23 @@ def command(
     from kmbench.analysis.compare_view import grids
     from kmbench.analysis.gate import failures, parse_gate
     from kmbench.analysis.tables import as_markdown, as_text, encode
+    from kmbench.hardware.profile import load_profile
     from kmbench.store.dataset import open_results
 
     form = choose_format(form, as_json)
     conditions = [parse_gate(text) for text in gates]
     results = open_results(folder)
+    profile = load_profile(hardware) if hardware else None
     with results.reading():
-        comparison = compare(results, baseline=baseline, by=by, metrics=metrics)
+        comparison = compare(
+            results, baseline=baseline, by=by, metrics=metrics, hardware=profile
+        )
         measured = comparison
         if conditions:
             wanted = [condition.metric.name for condition in conditions]
-            measured = compare(results, baseline=baseline, by=by, metrics=wanted)
+            measured = compare(
+                results, baseline=baseline, by=by, metrics=wanted, hardware=profile
+            )
         missed = [line for condition in conditions for line in failures(condition, measured)]
         if form in ("table", "md"):
             render = as_text if form == "table" else as_markdown
