@@ -13,14 +13,17 @@ from kmbench.simulate import Outcome
 from kmbench.store.schema import make_table
 from kmbench.strategy import Strategy
 
+Columns = dict[str, np.ndarray]
+
 
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
     names = [group.name for group in setup.groups]
-    pieces = outcome.timeline
-    return _sampled(
-        "timeline", TIMELINE_COLUMNS, pieces, run_id, "group", lambda c: c["memcg"] - 1, names
-    )
+
+    def more(columns: Columns) -> dict:
+        return {"group": (columns["memcg"] - 1, names)}
+
+    return _sampled("timeline", TIMELINE_COLUMNS, outcome.timeline, run_id, more)
 
 
 def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
@@ -37,22 +40,26 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
     if strategy.dead_suffix:
         names += [name + strategy.dead_suffix for name in names]
 
-    def code(columns: dict[str, np.ndarray]) -> np.ndarray:
+    def more(columns: Columns) -> dict:
         dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
-        return columns["cache"] - 1 + np.where(dead, len(caches), 0)
+        slab = columns["pages_per_slab"] * setup.machine.page_size
+        return {
+            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), names),
+            "slab_bytes": columns["num_slabs"] * slab,
+        }
 
-    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, "name", code, names)
+    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, more)
 
 
 def _sampled(
     table: str, columns: tuple[str, ...], pieces: list[np.ndarray], run_id: str,
-    label: str, code: Callable[[dict[str, np.ndarray]], np.ndarray], names: list[str],
+    more: Callable[[Columns], dict],
 ) -> pa.Table:  # fmt: skip
-    """The pieces of a sampled table as one, uncopied; `code` picks the column `label` of `names`."""
+    """The pieces of a sampled table as one, uncopied, with the columns that `more` derives."""
     parts = []
     for piece in pieces:
-        named = dict(zip(columns, piece, strict=True))
-        parts.append(make_table(table, {**named, label: (code(named), names)}, run_id))
+        sampled = dict(zip(columns, piece, strict=True))
+        parts.append(make_table(table, {**sampled, **more(sampled)}, run_id))
     return pa.concat_tables(parts)
 
 

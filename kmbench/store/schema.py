@@ -137,7 +137,7 @@ _CACHES = (
     Field("active_objs", INT, "count", "objects not free on a node partial list (slabinfo)"),
     Field("num_objs", INT, "count", "objects of all slabs"),
     Field("num_slabs", INT, "count", "slabs", False, "lower"),
-    Field("slab_bytes", INT, "B", "bytes of all slabs, odd orders included", True, "lower"),
+    Field("slab_bytes", INT, "B", "bytes of its slabs, each at the usual order", True, "lower"),
     Field("live_objs", INT, "count", "objects really in use"),
     Field("node_partial", INT, "count", "slabs on node partial lists"),
     Field("cpu_partial", INT, "count", "slabs on CPU partial lists"),
