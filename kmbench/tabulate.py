@@ -10,7 +10,7 @@ from kmbench.core.paths import ALLOC_PATH, FREE_PATH, PATHS, PLUGIN_PATH, Ops
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.simulate import Outcome
-from kmbench.store.schema import make_table
+from kmbench.store.schema import TEXT, make_table
 from kmbench.strategy import Strategy
 
 Columns = dict[str, np.ndarray]
@@ -18,7 +18,7 @@ Columns = dict[str, np.ndarray]
 
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
-    names = [group.name for group in setup.groups]
+    names = pa.array([group.name for group in setup.groups], TEXT)
 
     def more(columns: Columns) -> dict:
         return {"group": (columns["memcg"] - 1, names)}
@@ -39,12 +39,13 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
     ]
     if strategy.dead_suffix:
         names += [name + strategy.dead_suffix for name in names]
+    labels = pa.array(names, TEXT)
 
     def more(columns: Columns) -> dict:
         dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
         slab = columns["pages_per_slab"] * setup.machine.page_size
         return {
-            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), names),
+            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), labels),
             "slab_bytes": columns["num_slabs"] * slab,
         }
 

@@ -222,8 +222,9 @@ def make_table(table: str, columns: Mapping[str, Any], run_id: str) -> pa.Table:
     """An Arrow table of ``table`` from columns; int64 and float64 NumPy arrays are not copied.
 
     ``columns`` maps names to arrays or lists of equal length; a label column may also be a pair
-    ``(codes, names)``.  ``run_id`` fills the first column.  Raises :class:`KmbenchError` when a
-    column is unknown, is missing and not optional, or has another length than the rest.
+    ``(codes, names)``, names as a list or an Arrow array.  ``run_id`` fills the first column.
+    Raises :class:`KmbenchError` when a column is unknown, is missing and not optional, or has
+    another length than the rest.
     """
     schema = arrow_schema(table)
     extra = set(columns) - set(schema.names)
@@ -255,7 +256,8 @@ def _array(value: Any, field: Field) -> pa.Array | pa.ChunkedArray:
     if isinstance(value, tuple):
         codes, names = value
         codes = pa.array(codes).cast(pa.int32())
-        return pa.DictionaryArray.from_arrays(codes, pa.array(list(names), TEXT))
+        names = names if isinstance(names, pa.Array) else pa.array(list(names), TEXT)
+        return pa.DictionaryArray.from_arrays(codes, names)
     if isinstance(value, (pa.Array, pa.ChunkedArray)):
         return value if value.type == field.type else value.cast(field.type)
     if field.type == LABEL:
