@@ -19,8 +19,10 @@ from kmbench.analysis.parameters import (
     parameter_values,
     strategy_labels,
 )
+from kmbench.analysis.pricing import price_runs
 from kmbench.analysis.statistics import paired
 from kmbench.errors import UsageProblem, unknown
+from kmbench.hardware.profile import Profile
 from kmbench.store.dataset import Results
 
 __all__ = ["CONTEXT", "Comparison", "compare", "load_runs", "with_excess"]
@@ -54,33 +56,43 @@ class Comparison(NamedTuple):
 
 
 def with_excess(runs: pl.LazyFrame) -> pl.LazyFrame:
-    """``runs`` with W3, ``excess_slab_bytes``: against ``none`` on the same workload and seed."""
+    """``runs`` with W3 and T6, ``excess_slab_bytes`` and ``overhead_ns``: what they have more than
+    ``none`` on the same workload and seed."""
     reference = (
         runs.filter(pl.col("strategy") == REFERENCE, pl.col("status") == "ok")
         .group_by(REFERENCE_KEYS)
-        .agg(reference=pl.col("slab_bytes_mean").mean())
+        .agg(pl.col("slab_bytes_mean", "pair_ns").mean().name.prefix("reference:"))
     )
     return (
         runs.join(reference, on=REFERENCE_KEYS, how="left", nulls_equal=True)
-        .with_columns(excess_slab_bytes=pl.col("slab_bytes_mean") - pl.col("reference"))
-        .drop("reference")
+        .with_columns(
+            excess_slab_bytes=pl.col("slab_bytes_mean") - pl.col("reference:slab_bytes_mean"),
+            overhead_ns=pl.col("pair_ns") - pl.col("reference:pair_ns"),
+        )
+        .drop("reference:slab_bytes_mean", "reference:pair_ns")
     )
 
 
 def load_runs(
-    results: Results, run_ids: Iterable[str] | None = None, columns: Iterable[str] = ()
+    results: Results,
+    run_ids: Iterable[str] | None = None,
+    columns: Iterable[str] = (),
+    hardware: Profile | None = None,
 ) -> pl.DataFrame:
     """Every run with its derived metrics, ``events_per_s`` and ``when`` included.
 
-    ``columns``: read only these (default: all).
+    ``columns``: read only these (default: all).  ``hardware`` prices the counts of all runs anew.
     """
-    timing = results.timing.select("run_id", "events_per_s", "when")
-    runs = with_excess(results.runs).join(timing, on="run_id", how="left")
-    if run_ids is not None:
-        runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
-    if columns:
-        runs = runs.select(list(dict.fromkeys(columns)))
     with results.reading():
+        timing = results.timing.select("run_id", "events_per_s", "when")
+        runs = results.runs
+        if hardware:
+            runs = price_runs(runs.collect(), results.ops, hardware).lazy()
+        runs = with_excess(runs).join(timing, on="run_id", how="left")
+        if run_ids is not None:
+            runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
+        if columns:
+            runs = runs.select(list(dict.fromkeys(columns)))
         return runs.sort("run_id").collect()
 
 
@@ -92,14 +104,16 @@ def compare(
     metrics: Sequence[str] = (),
     run_ids: Iterable[str] | None = None,
     collapse: Sequence[str] = (),
+    hardware: Profile | None = None,
 ) -> Comparison:
     """Compare all strategies of ``results`` with ``baseline``.
 
     ``by``: a column of ``runs`` or a parameter of scenario or strategy; each of its values is
     compared on its own.  ``collapse``: columns of :data:`CONTEXT` that do not part the runs: pairs
     still agree in them, but the means run over all their values.  ``metrics``: names or ids,
-    default the headline ones.  ``run_ids``: only these runs.  Raises :class:`UsageProblem` on
-    unknown names and when nothing can be compared.
+    default the headline ones.  ``run_ids``: only these runs.  ``hardware``: the machine whose costs
+    price all runs, instead of each run's own.  Raises :class:`UsageProblem` on unknown names and
+    when nothing can be compared.
     """
     chosen = select_metrics(metrics)
     for name in collapse:
@@ -109,7 +123,7 @@ def compare(
     with results.reading():
         known = results.runs.collect_schema().names()
     columns = [*FACTS, *CONTEXT, *(metric.name for metric in chosen)]
-    runs = load_runs(results, run_ids, [*columns, *([by] if by in known else [])])
+    runs = load_runs(results, run_ids, [*columns, *([by] if by in known else [])], hardware)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no complete runs; `kmbench run` makes some")
     runs, by_strategy = _split_by(runs, by, known)

@@ -25,6 +25,8 @@ VERBS = {
     "report": "Write stored runs as a page with interactive figures.",
     "asv": "Import measurements of asv; compare machines and commits.",
     "show": "Show one run as the kernel's files would.",
+    "published": "Put figures that others measured beside ours.",
+    "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
     "plugins": "List strategies, workloads and other plugins.",
     "doctor": "Check this installation and this machine.",

@@ -26,6 +26,7 @@ __all__ = ["command"]
     "--width", type=click.IntRange(40, 1000), default=100, show_default=True,
     help="Longest line of the plain table; 78 survives any mail client.",
 )  # fmt: skip
+@click.option("--hardware", metavar="NAME", help="Price all runs by this profile.")
 @click.option("--metric", "metrics", metavar="M", multiple=True, help="Metric by name or id.")
 @click.option(
     "--gate", "gates", metavar="EXPR", multiple=True,
@@ -42,6 +43,7 @@ def command(
     pivot: bool,
     groups: bool,
     width: int,
+    hardware: str | None,
     metrics: tuple[str, ...],
     gates: tuple[str, ...],
     form: str | None,
@@ -58,6 +60,7 @@ def command(
     from kmbench.analysis.gate import failures, parse_gate
     from kmbench.analysis.overview import group_table
     from kmbench.analysis.tables import as_markdown, as_text, encode
+    from kmbench.hardware.profile import load_profile
     from kmbench.store.dataset import open_results
 
     form = choose_format(form, as_json)
@@ -67,13 +70,18 @@ def command(
         raise UsageProblem(f"--groups adds a table for people; --format {form} has none")
     conditions = [parse_gate(text) for text in gates]
     results = open_results(folder)
+    profile = load_profile(hardware) if hardware else None
     with results.reading():
-        comparison = compare(results, baseline=baseline, by=by, metrics=metrics, collapse=collapse)
+        comparison = compare(
+            results, baseline=baseline, by=by, metrics=metrics, collapse=collapse,
+            hardware=profile,
+        )  # fmt: skip
         measured = comparison
         if conditions:
             wanted = [condition.metric.name for condition in conditions]
             measured = compare(
-                results, baseline=baseline, by=by, metrics=wanted, collapse=collapse
+                results, baseline=baseline, by=by, metrics=wanted, collapse=collapse,
+                hardware=profile,
             )
         missed = [line for condition in conditions for line in failures(condition, measured)]
         if form in ("table", "md"):

@@ -16,6 +16,7 @@ CACHE_COLUMNS = (
     "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
     "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
     "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone",
+    "state",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
@@ -27,7 +28,7 @@ TOTAL_COLUMNS = (
 
 @inlined
 def _counts(g):
-    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0
+    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0 or g.css_refs > 0
 
 
 @inlined
@@ -124,6 +125,7 @@ def _cache(S, caches, t, cache):
     caches[17, row] = requested
     caches[18, row] = c.slabs_made
     caches[19, row] = c.slabs_gone
+    caches[20, row] = c.state
     k.nr_cache_rows += 1
 
 
@@ -157,7 +159,7 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     for memcg in range(2, k.nr_groups):
         g = S.memcg[memcg]
         totals[7, row] += g.true_slab
-        if g.state > ONLINE and g.css_pages > 0:
+        if g.state > ONLINE and (g.css_pages > 0 or g.css_refs > 0):
             totals[7 + last, row] += 1
             totals[8 + last, row] += g.css_pages
     for cause in range(1, len(S.unbilled)):

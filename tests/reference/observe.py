@@ -21,7 +21,7 @@ def snapshot(model) -> dict:
         "page_stock": page_stock,
         "byte_stock": byte_stock,
         "buddy": model.buddy.free_counts(),
-        "counters": dict(model.counters),
+        "counters": {**model.counters, "vmstat": model.strategy.vmstat()},
         "failures": dict(model.failures),
         "unaccounted": _unaccounted(model),
         "metadata_bytes": sum(s.vector.bucket for s in model.all_slabs() if s.vector),
@@ -38,6 +38,7 @@ def _cache(cache) -> dict:
         "active_objs": num_objs - partial_free,
         "live": inuse - len(cache.sheaf_objects()),
         "node_partial": [[slab.shape for slab in partial] for partial in cache.node_partial],
+        "list_lock": [line.observe() for line in cache.list_lock],
         "cpu_slab": [(*c.slab.shape, c.free) if c.slab else None for c in cache.cpus],
         "cpu_partial": [[slab.shape for slab in c.partial] for c in cache.cpus],
         "sheaves": [(len(c.main), len(c.spare)) for c in cache.cpus],
@@ -68,9 +69,9 @@ def _memcgs(model) -> dict:
             "true_slab": true_slab[group.row],
             "true_pages": true_pages[group.row],
             "billed_slab": billed_slab[group.row],
-            "nr_charged_bytes": group.nr_charged_bytes,
+            "nr_charged_bytes": model.strategy.left_over(group.row),
             "objects": objects[group.row],
-            "css_pages": model.strategy.pinned(group.row),
+            "pinned": model.strategy.pinned(group.row),
         }
         for group in model.groups
     }
