@@ -43,8 +43,8 @@ def test_lines_are_the_last_sample(seen):
     groups = results.timeline.filter(end).collect()
     assert {(g.name, g.charged, g.used, g.objects) for g in last["groups"]} == set(
         groups.select(
-            pl.col("group").cast(pl.String), "kmem_usage", pl.col("true_slab") + pl.col("true_pages"),
-            "objects",
+            pl.col("group").cast(pl.String), "kmem_usage",
+            pl.col("true_slab") + pl.col("true_pages"), "objects",
         ).iter_rows()
     )  # fmt: skip
 
