@@ -1,6 +1,7 @@
 """What the documents show works as shown."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -73,3 +74,13 @@ def test_public_names():
         "load_plugins", "load_scenario", "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)
+
+
+def test_the_tables_of_the_findings_are_those_of_the_reference():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import reference
+
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert reference.refreshed(text) == text
+    size = sum(path.stat().st_size for path in reference.REFERENCE.rglob("*.parquet"))
+    assert size < 3 << 20

@@ -8,19 +8,8 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option, parse_settings
 from kmbench.errors import KmbenchError, UsageProblem
-
-
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """``KEY=VALUE`` arguments as a mapping; a malformed one is a UsageProblem."""
-    settings = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UsageProblem(f"--set {pair}: expected KEY=VALUE, as workload.groups=100")
-        settings[key.strip()] = value.strip()
-    return settings
 
 
 @contextmanager

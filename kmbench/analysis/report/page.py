@@ -29,7 +29,7 @@ from kmbench.errors import UsageProblem
 
 __all__ = ["report_html", "write_figures"]
 
-SCALED = ("ops_per_alloc", "slab_bytes_mean", "metadata_bytes")  # the curves that go to files
+SCALED = ("pair_ns", "slab_bytes_mean", "metadata_bytes")  # the curves that go to files
 FIGURE_WIDTH, FIGURE_HEIGHT = 640, 320
 SMALL_WIDTH = 230
 PNG_SCALE = 2.0

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const metrics = new Map(data.metrics.map((m) => [m.name, m]));
 const strategies = Object.keys(data.colours);
 const state = {
-  context: 0, on: new Set(strategies), group: "", metric: "ops_per_alloc", parameter: "",
+  context: 0, on: new Set(strategies), group: "", metric: "pair_ns", parameter: "",
   cache: "", theme: remembered("theme") || "auto",
 };
 
