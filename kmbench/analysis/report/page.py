@@ -49,7 +49,7 @@ def _converter() -> Any:
 # --- the page ---
 
 
-def report_html(content: Content, title: str = "kmbench") -> str:
+def report_html(content: Content, title: str = "Kernel memory, accounted") -> str:
     """The page; needs no network and no other file.  Raises UsageProblem without vl-convert."""
     vega = _converter().javascript_bundle()
     data = {
