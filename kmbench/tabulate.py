@@ -4,7 +4,16 @@ import numpy as np
 import pyarrow as pa
 
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
-from kmbench.core.paths import ALLOC_PATH, FREE_PATH, PATHS, PLUGIN_PATH, Ops
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.paths import (
+    ALLOC_PATH,
+    ARRAY_ALLOC,
+    ARRAY_FREE,
+    FREE_PATH,
+    PATHS,
+    PLUGIN_PATH,
+    Ops,
+)
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.simulate import Outcome
@@ -39,8 +48,9 @@ def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
     counts = outcome.S.path["count"].copy()
     k = outcome.S.k[0]
     # every allocation and free passes these; the engine need not count them twice
-    counts[ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
-    counts[FREE_PATH] = k["nr_frees"]
+    on_slab = SLAB_TABLE in outcome.S._fields
+    counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
+    counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
     known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
