@@ -16,6 +16,7 @@ import numpy as np
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.core.slab_geometry import on_slab
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
@@ -86,6 +87,8 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         for s in chosen
     ]
     workload = source.open(given, scenario.host())
+    if scenario.allocator == "slab":
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.era))
     common = {
         "scenario": {
             k: v

@@ -13,7 +13,7 @@ from kmbench.workload import Host
 
 _TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-ALLOCATORS = ("slub",)
+ALLOCATORS = ("slub", "slab")
 
 
 def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
@@ -43,6 +43,8 @@ class Scenario:
     names to parameters that differ from their defaults; empty means every registered strategy.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
+    last one that has it; a recording runs on SLUB in the era that it was recorded in.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Scenario:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     machine: Machine = Machine()
     allocator: str = "slub"
-    era: str = "6.18"
+    era: str = ""
     sample_every: str = "100 ms"
     seed: int = 0
     teardown: bool = False
@@ -76,12 +78,18 @@ class Scenario:
             )
         if not isinstance(self.teardown, bool):
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
-        for kind, value, known in (
-            ("allocator", self.allocator, ALLOCATORS),
-            ("era", self.era, ERAS),
-        ):
-            if value not in known:
-                raise unknown(kind, str(value), known).within(self.name)
+        if self.allocator not in ALLOCATORS:
+            raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
+        having = [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+        if not self.era:
+            object.__setattr__(self, "era", having[-1])
+        if self.era not in ERAS:
+            raise unknown("era", str(self.era), ERAS).within(self.name)
+        if self.era not in having:
+            raise UsageProblem(
+                f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
+                f"{', '.join(having)}"
+            )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()

@@ -70,7 +70,8 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.command("run")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
-@click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--allocator", "allocators", multiple=True, metavar="slub|slab",
+              help="Slab allocator; may be given twice [default: the scenario's].")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
@@ -78,7 +79,7 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
 @click.pass_context
-def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, as_json) -> None:
+def command(ctx, scenarios, strategies, allocators, settings, seeds, out, files, as_json) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
     Prints who was charged what against who used what, waste, failures and operation counts.
@@ -87,14 +88,19 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
     from kmbench.runs import run
     from kmbench.scenario import load_scenario
 
-    chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
+    chosen = parse_settings(settings)
+    variants = [chosen | {"allocator": name} for name in dict.fromkeys(allocators)] or [chosen]
     plugins = load_plugins(files)
     warn_failed(plugins)
-    loaded = [load_scenario(path, chosen) for path in find_scenarios(scenarios)]
+    loaded = [
+        load_scenario(path, variant)
+        for path in find_scenarios(scenarios)
+        for variant in variants
+    ]
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
-    with progress_bar(seeds) as show:
+    with progress_bar(seeds * len(variants)) as show:
         for scenario in loaded:
             try:
                 results.append(
