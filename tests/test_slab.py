@@ -303,6 +303,7 @@ def test_a_recording_keeps_its_objects_on_slab(recording):
     assert (was == now).all()
 
 
+@pytest.mark.skipif(not JIT, reason="a million events")
 def test_a_recording_runs_on_both_allocators(tmp_path):
     path = WORKLOADS / "recorded" / "limit_neg.toml"
     rows = []

@@ -7,6 +7,8 @@ every 4 s, shifted by cache.  Ours: jiffies are 4 ms long, the shift follows the
 the kernel takes its address, and caches are gone through in the order they were made.
 """
 
+import numpy as np
+
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.paths import CACHE_REAPED
 from kmbench.core.slab import (
@@ -29,7 +31,7 @@ JIFFY = 4_000_000
 @inlined
 def first_reap(now, cache):
     """When the nodes of a cache that is made now have their first turn."""
-    return now + REAP_NODE + cache * JIFFY % REAP_NODE
+    return now + REAP_NODE + np.int64(cache) * JIFFY % REAP_NODE
 
 
 @inlined

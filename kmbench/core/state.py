@@ -44,7 +44,7 @@ KERNEL = np.dtype(
         ("next_sample", "i8"),
         ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number
         ("reap_cpu", "i4"),
-        ("reap_round", "i4"),
+        ("reap_round", "i8"),
         ("nr_samples", "i8"),
         ("nr_timeline", "i8"),  # rows used in the tables of the current call
         ("nr_cache_rows", "i8"),
