@@ -22,8 +22,8 @@ class Strategy:
     host and zeroed; numeric and true/false parameters reach the hooks as ``P.par[0].name``.
     `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
     setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
-    `cache` for `group` (or its `row`) in results.  `paths` are counted by
-    ``count(S, PLUGIN_PATH + i)``.
+    `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is removed.
+    `paths` are counted by ``count(S, PLUGIN_PATH + i)``.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Strategy:
     accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
     prepare: Callable | None = None
     copy_name: str = "{cache}({group})"
+    dead_suffix: str = ""
     abi: int = ABI
 
     def __post_init__(self) -> None:

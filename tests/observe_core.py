@@ -3,6 +3,7 @@
 from kmbench.core import events as ev
 from kmbench.core.jit import SLAB_TABLE
 from kmbench.core.state import FREE_LIST, FULL, NR_LISTS, PARTIAL_LIST, UNLIMITED
+from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
 
@@ -27,14 +28,16 @@ def observe(simulation) -> dict:
             ]
             for cpu in range(k["nr_cpus"])
         ],
-        "byte_stock": [(int(s["objcg"]), int(s["bytes"])) for s in P.stock] if has_bytes else [],
+        "byte_stock": _byte_stock(P, int(k["nr_cpus"])) if has_bytes else [],
         "buddy": [
             [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
             for node in range(k["nr_nodes"])
         ],
         "counters": {
             "skipped": int(k["nr_skipped"]),
-            "failed_allocs": int(k["nr_failed"]),
+            "failed_allocs": int(k["nr_failed"] - k["nr_no_id"]),
+            "vmstat": int(S.path["count"][VMSTAT]) if has_bytes else 0,
+            "no_id": int(k["nr_no_id"]),
             "work_lost": int(k["nr_work_lost"]),
             "work_duplicates": int(k["nr_work_duplicates"]),
         },
@@ -45,6 +48,13 @@ def observe(simulation) -> dict:
     }
 
 
+def _byte_stock(P, cpus) -> list[dict]:
+    """What each CPU holds: key -> bytes."""
+    slots = [(int(s["objcg"]), int(s["bytes"])) for s in P.stock]
+    each = len(slots) // cpus
+    return [dict(s for s in slots[c * each : (c + 1) * each] if s[0]) for c in range(cpus)]
+
+
 def _walk(S, slab):
     while slab:
         yield slab
@@ -53,6 +63,12 @@ def _walk(S, slab):
 
 def _shape(S, slab):
     return int(S.slab[slab]["objects"]), int(S.slab[slab]["inuse"])
+
+
+def _line(line):
+    writer = int(line["writer"])
+    near, far, when = int(line["near"]), int(line["far"]), int(line["written"])
+    return (writer - 1 if writer else None, when, near, far)
 
 
 def _cache(S, k, row) -> dict:
@@ -96,6 +112,7 @@ def _slab_cache(S, k, row) -> dict:
             for i, n in enumerate(per_node)
         ],
         "aliens": {(i, j): alien(i, j) for i in range(nodes) for j in range(nodes) if i != j},
+        "list_lock": [_line(n) for n in per_node],
         "timers": [(int(n["next_reap"]), bool(n["free_touched"])) for n in per_node],
         "slabs_made": int(c["slabs_made"]),
         "slabs_gone": int(c["slabs_gone"]),
@@ -119,6 +136,7 @@ def _slub_cache(S, k, row) -> dict:
         "active_objs": int(c["num_objs"]) - free,
         "live": sum(int(pc["live"]) for pc in per_cpu),
         "node_partial": [[_shape(S, s) for s in slabs] for slabs in on_nodes],
+        "list_lock": [_line(S.node[row * nodes + n]) for n in range(nodes)],
         "cpu_slab": [
             (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None for pc in per_cpu
         ],
@@ -135,18 +153,21 @@ def _slub_cache(S, k, row) -> dict:
 def _memcg(S, row) -> dict:
     g = S.memcg[row]
     memory, kmem = (
-        tuple(int(S.counter[row * 2 + which][name]) for name in ("usage", "watermark", "failcnt"))
+        (
+            *(int(S.counter[row * 2 + which][n]) for n in ("usage", "watermark", "failcnt")),
+            _line(S.counter[row * 2 + which]),
+        )
         for which in (ev.COUNTER_MEMORY, ev.COUNTER_KMEM)
     )
     return {
         "state": STATES[g["state"]],
         "memory": memory,
         "kmem": kmem,
+        "pinned": int(g["css_pages"] + g["css_refs"]),
         **{
             name: int(g[name])
             for name in (
                 "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
-                "css_pages",
             )  # fmt: skip
         },
     }

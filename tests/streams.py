@@ -40,6 +40,7 @@ STRATEGIES = (
     ("linux-5.9", {}),
     ("linux-5.9", {"as_posted": True}),
     ("linux-6.18", {}),
+    ("linux-6.18", {"obj_slots": 2, "per_node": True}),
 )
 CPU, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4  # field `where` of the initial slabs
 
@@ -139,6 +140,8 @@ def random_setup(choose: Chooser, initial: bool = True) -> Setup:
         memory_pages=choose.pick((3000, 1 << 14, 300, 101, 64, 30)),
     )
     caches, groups = _caches(choose, era), _groups(choose, crowded)
+    online = sum(group.online for group in groups)
+    machine = machine._replace(memcg_ids=online + choose.pick((65535, 0, 0)))
     if choose.chance(20):
         caches = caches[:1]  # all objects in one cache: its lists and sheaves fill up
     setup = Setup(machine, era, caches, groups, nr_objects=choose.pick((30, 120, 300)))

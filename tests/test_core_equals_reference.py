@@ -36,7 +36,6 @@ def comparable(core: dict, reference: dict, copies: bool, forgets: bool) -> tupl
     """Both snapshots cut to what both models have."""
     reference = {key: reference[key] for key in core}
     reference["counters"] = {key: reference["counters"].get(key, 0) for key in core["counters"]}
-    core["byte_stock"] = core["byte_stock"] or reference["byte_stock"]
     if copies:  # the core counts the copies' own structures too
         reference["metadata_bytes"] = core["metadata_bytes"]
     if forgets:  # only the core destroys the empty copies of this design

@@ -39,6 +39,7 @@ class Accounting(NamedTuple):
     vectors: bool = False  # slabs get obj_cgroup vectors
     work_items: int = 0  # deferred work: allocated items that may wait, and for how long they do
     work_delay_ns: int = 1_000_000
+    zombies_hold_ids: bool = True  # ids of groups are free again only when nothing pins the group
 
 
 def _power_of_two(n: int) -> int:
@@ -84,6 +85,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k["nr_cpus"], k["nr_nodes"] = machine.cpus, machine.nodes
     k["page_size"], k["rcu_delay"] = machine.page_size, machine.rcu_delay_ns
     k["work_items"], k["work_delay"] = accounting.work_items, accounting.work_delay_ns
+    k["max_ids"], k["zombies_hold_ids"] = machine.memcg_ids, accounting.zombies_hold_ids
     k["page_shift"] = machine.page_size.bit_length() - 1
     k["nr_root_caches"], k["nr_objects"] = roots, setup.nr_objects
     k["nr_groups"], k["nr_caches"] = groups, roots + 1

@@ -113,4 +113,5 @@ NR_CAUSES = 10
 FAIL_PAGES = 1  # no pages of that order
 FAIL_LIMIT = 2  # a group on the way to the root was at its limit
 FAIL_NO_GROUP = 3  # the group of the event does not exist yet, or any more
-FAIL_NAMES = ("ok", "no_pages", "limit", "no_group")
+FAIL_NO_ID = 4  # a group could not be made: online and lingering groups hold all ids
+FAIL_NAMES = ("ok", "no_pages", "limit", "no_group", "no_id")

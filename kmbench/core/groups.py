@@ -85,6 +85,30 @@ def rebill_copy(S, cache, target):
 
 
 @inlined
+def css_gone(S, memcg):
+    """Nothing keeps a removed group alive any more: its struct and its id are free."""
+    g = S.memcg[memcg]
+    g.gone_at = S.k[0].now
+    S.k[0].nr_ids -= g.has_id
+    g.has_id = 0
+
+
+@inlined
+def css_pin(S, memcg):
+    """Something other than a charged page keeps the group alive, also once it is removed."""
+    S.memcg[memcg].css_refs += 1
+
+
+@inlined
+def css_unpin(S, memcg):
+    """What ``css_pin`` was called for is gone."""
+    g = S.memcg[memcg]
+    g.css_refs -= 1
+    if g.css_refs == 0 and g.css_pages == 0 and g.state > ONLINE:
+        css_gone(S, memcg)
+
+
+@inlined
 def css_get(S, memcg, nr):
     """`nr` charged pages now keep the group alive, also once it is removed."""
     S.memcg[memcg].css_pages += nr
@@ -95,9 +119,9 @@ def css_put(S, memcg, nr):
     """`nr` pages no longer keep the group alive; whether a removed group is gone with them."""
     g = S.memcg[memcg]
     g.css_pages -= nr
-    if g.css_pages > 0 or g.state <= ONLINE:
+    if g.css_pages > 0 or g.css_refs > 0 or g.state <= ONLINE:
         return False
-    g.gone_at = S.k[0].now
+    css_gone(S, memcg)
     return True
 
 

@@ -15,8 +15,8 @@ TIMELINE_COLUMNS = (
 CACHE_COLUMNS = (
     "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
     "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
-    "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone", "free_slabs",
-    "limit", "batchcount", "shared_factor", "shared_avail",
+    "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone", "state",
+    "free_slabs", "limit", "batchcount", "shared_factor", "shared_avail",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
@@ -28,7 +28,7 @@ TOTAL_COLUMNS = (
 
 @inlined
 def _counts(g):
-    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0
+    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0 or g.css_refs > 0
 
 
 @inlined
@@ -93,6 +93,7 @@ def _common(S, caches, t, cache):
     caches[17, row] = requested
     caches[18, row] = c.slabs_made
     caches[19, row] = c.slabs_gone
+    caches[20, row] = c.state
 
 
 @inlined
@@ -134,7 +135,7 @@ def _slub_lists(S, caches, cache, row):
     caches[14, row] = cpu_partial
     caches[15, row] = cpu_slabs
     caches[16, row] = idle_pages * k.page_size + sheaved * c.slot
-    for column in range(20, 25):
+    for column in range(21, 26):
         caches[column, row] = 0
 
 
@@ -163,11 +164,11 @@ def _slab_lists(S, caches, cache, row):
     caches[14, row] = 0
     caches[15, row] = 0
     caches[16, row] = (free_slabs * k.page_size << c.order) + parked * c.slot
-    caches[20, row] = free_slabs
-    caches[21, row] = c.limit
-    caches[22, row] = c.batchcount
-    caches[23, row] = c.shared_limit // c.batchcount
-    caches[24, row] = shared
+    caches[21, row] = free_slabs
+    caches[22, row] = c.limit
+    caches[23, row] = c.batchcount
+    caches[24, row] = c.shared_limit // c.batchcount
+    caches[25, row] = shared
 
 
 _lists = by_allocator(_slub_lists, _slab_lists)
@@ -205,7 +206,7 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     for memcg in range(2, k.nr_groups):
         g = S.memcg[memcg]
         totals[7, row] += g.true_slab
-        if g.state > ONLINE and g.css_pages > 0:
+        if g.state > ONLINE and (g.css_pages > 0 or g.css_refs > 0):
             totals[7 + last, row] += 1
             totals[8 + last, row] += g.css_pages
     for cause in range(1, len(S.unbilled)):

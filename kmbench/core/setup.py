@@ -13,6 +13,7 @@ class Machine(NamedTuple):
     memory_pages: int = 6 << 18  # 6 GiB of 4 KiB pages
     page_size: int = 4096
     rcu_delay_ns: int = 20_000_000  # until pages of a TYPESAFE_BY_RCU slab come back
+    memcg_ids: int = 65535  # groups that can have an id at a time (MEM_CGROUP_ID_MAX)
 
 
 class CacheSpec(NamedTuple):

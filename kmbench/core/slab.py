@@ -14,6 +14,7 @@ other nodes' free objects are used before other nodes' pages.
 from kmbench.core.events import ALLOC, FREE
 from kmbench.core.internal import queue_internal
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.lines import write_line
 from kmbench.core.paths import (
     ALIEN_DRAIN,
     ALIEN_FREE,
@@ -193,6 +194,7 @@ def refill(S, H, P, cache, cpu, memcg, gfp):
     batch = c.batchcount
     if pc.touched == 0 and batch > BATCHREFILL_LIMIT:
         batch = BATCHREFILL_LIMIT
+    write_line(S, n, 1)
     if n.shared_avail > 0:
         nr = min(batch, n.shared_avail)
         n.shared_avail -= nr
@@ -272,6 +274,7 @@ def flush_array(S, cache, cpu):
     first = c.array + cpu * c.limit
     nr = c.batchcount
     room = c.shared_limit - n.shared_avail
+    write_line(S, n, 1)
     if room > 0:
         nr = min(nr, room)
         copy_entries(S, first, c.shared + home * c.shared_limit + n.shared_avail, nr)
@@ -295,6 +298,7 @@ def drain_alien(S, cache, node, remote, on_cpu):
         S.path[ALIEN_DRAIN].count += 1
         row = cache * k.nr_nodes + remote
         n = S.node[row]
+        write_line(S, n, 1)
         first = c.alien + (node * k.nr_nodes + remote) * c.alien_limit
         nr = min(a.avail, c.shared_limit - n.shared_avail)
         shared = c.shared + remote * c.shared_limit + n.shared_avail

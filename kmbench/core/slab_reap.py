@@ -10,6 +10,7 @@ the kernel takes its address, and caches are gone through in the order they were
 import numpy as np
 
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.lines import write_line
 from kmbench.core.paths import CACHE_REAPED
 from kmbench.core.slab import (
     copy_entries,
@@ -70,6 +71,7 @@ def reap(S, cache, cpu):
             pc.touched = 0
         else:
             nr = share_of(c.limit, pc.avail)
+            write_line(S, n, 1)
             first = c.array + cpu * c.limit
             free_block(S, row, first, nr, cpu)
             pc.avail -= nr
@@ -82,6 +84,7 @@ def reap(S, cache, cpu):
             n.shared_touched = 0
         else:
             nr = share_of(c.shared_limit, n.shared_avail)
+            write_line(S, n, 1)
             first = c.shared + node * c.shared_limit
             free_block(S, row, first, nr, cpu)
             n.shared_avail -= nr
@@ -97,6 +100,7 @@ def cache_reap(S):
     """The pass of the CPU whose timer is due, over all caches; sets the next one's; that CPU."""
     k = S.k[0]
     cpu = k.reap_cpu
+    k.cpu = cpu
     for cache in range(1, k.nr_caches):
         if S.cache[cache].state < 2:
             reap(S, cache, cpu)

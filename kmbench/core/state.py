@@ -36,10 +36,13 @@ KERNEL = np.dtype(
         ("rcu_delay", "i8"),  # ns
         ("work_items", "i4"),  # work items that may wait
         ("work_delay", "i8"),  # ns from queueing a work item to its run
+        ("max_ids", "i4"),  # ids of groups there are
+        ("zombies_hold_ids", "i4"),  # era: a removed group keeps its id while it is alive
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         ("array_stride", "i8"),  # SLAB: entries that the arrays of all caches of a group need
         # time
         ("now", "i8"),
+        ("cpu", "i4"),  # on which the current event, or deferred work, runs
         ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
         ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number
@@ -73,6 +76,8 @@ KERNEL = np.dtype(
         ("nr_internal", "i8"),
         ("nr_work_lost", "i8"),  # items that could not be queued
         ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
+        ("nr_ids", "i8"),  # ids of groups in use
+        ("nr_no_id", "i8"),  # groups that could not be made for want of an id (F8)
         ("forced_pages", "i8"),  # charged although a limit was hit (F5)
         ("metadata", "i8"),  # bytes of vectors and of copies of caches (W5)
         ("nr_slab_pages", "i8"),
@@ -131,8 +136,18 @@ CPU_CACHE = np.dtype(
     ]
 )
 
-# Row cache * nr_nodes + node.
-NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), ("_pad", "i4")])
+# Fields of a record that stands for a cache line which several CPUs write (kmbench.core.lines).
+LINE = (
+    ("writer", "i4"),  # CPU + 1 that wrote it last; 0 = nobody yet
+    ("near", "i4"),  # times it came from another CPU of the writer's node,
+    ("far", "i4"),  # and of another node
+    ("written", "i8"),  # when it was written last
+)
+
+# Row cache * nr_nodes + node.  The line is that of the list_lock.
+NODE_CACHE = np.dtype(
+    [("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), *LINE], align=True
+)
 
 CACHE = np.dtype(
     [
@@ -181,14 +196,17 @@ MEMCG = np.dtype(
         ("offline_since", "i8"),
         ("css_pages", "i8"),  # charged pages that keep a removed group alive; kept by strategies
         ("gone_at", "i8"),  # when nothing kept it alive any more
+        ("css_refs", "i4"),  # what else keeps it alive: copies of caches; kept by strategies
+        ("has_id", "i4"),
     ]
 )
 ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3
 
 # Row memcg * 2 + COUNTER_*; pages.
 COUNTER = np.dtype(
-    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8")]
-)
+    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8"),
+     *LINE], align=True,
+)  # fmt: skip
 UNLIMITED = 2**62
 
 STOCK = np.dtype([("memcg", "i4"), ("nr", "i4")])  # row cpu * stock_slots + slot
@@ -237,9 +255,10 @@ SLAB_NODE = np.dtype(  # kmem_list3; row cache * nr_nodes + node
         ("free_touched", "i4"),  # slabs_free was used since the last reaping
         ("shared_avail", "i4"),
         ("shared_touched", "i4"),
-        ("_pad", "i4"),
         ("next_reap", "i8"),
-    ]
+        *LINE,  # that of its list_lock
+    ],
+    align=True,
 )
 SLAB_CACHE = np.dtype(
     [

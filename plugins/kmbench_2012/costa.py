@@ -24,6 +24,8 @@ from kmbench.core.ops import (
     count,
     counter_charge,
     counter_uncharge,
+    css_pin,
+    css_unpin,
     destroy_copy,
     detach_slab,
     flush_cache,
@@ -52,8 +54,16 @@ def cg_create(S, P, memcg):
     """Copy every registered cache for the new group (patch 2)."""
     if memcg > 1:
         for root in range(1, S.k[0].nr_root_caches + 1):
-            if P.selected[root].on:
-                make_copy(S, memcg, root)
+            if P.selected[root].on and make_copy(S, memcg, root):
+                css_pin(S, memcg)
+
+
+@inlined
+def end_copy(S, copy):
+    """A dead copy has no slabs any more: it goes, and with it a reference to its group."""
+    if S.cache[copy].state == 1:
+        destroy_copy(S, copy)
+        css_unpin(S, S.cache[copy].memcg)
 
 
 @inlined
@@ -65,10 +75,10 @@ def copy_for(S, memcg, root):
 
 def select(S, P, cpu, memcg, cache, gfp):
     """A registered cache's object comes from the copy of the task's group (patch 6)."""
-    if P.selected[cache].on == 0 or memcg <= 1:
+    if P.selected[cache].on == 0:
         return cache
     if gfp & CTX_KTHREAD:
-        return -CAUSE_KTHREAD
+        return -CAUSE_KTHREAD if memcg > 1 else cache
     count(S, SELECT)
     return copy_for(S, holder(S, memcg), cache)
 
@@ -109,7 +119,7 @@ def slab_gone(S, P, cpu, cache, order, slab):
         if S.slab[slab].memcg > 0:
             counter_uncharge(S, counter(P), S.slab[slab].memcg, 1 << order, 0)
         if S.cache[cache].state == 1 and S.cache[cache].nr_slabs == 0:
-            destroy_copy(S, cache)
+            end_copy(S, cache)
 
 
 @outlined
@@ -120,7 +130,7 @@ def chain_full_slab(S, P, cache, slab):
     leave_group(S, P, slab, target)
     move_slab(S, slab, copy_for(S, target, S.cache[cache].root))
     if S.cache[cache].nr_slabs == 0:
-        destroy_copy(S, cache)
+        end_copy(S, cache)
 
 
 def obj_free(S, P, cpu, cache, billed, slab):
@@ -140,7 +150,7 @@ def cg_offline(S, P, cpu, memcg):
             S.cache[copy].state = 1
             move_charged_slabs(S, P, copy, new_home, target, cpu)
             if S.cache[copy].nr_slabs == 0:
-                destroy_copy(S, copy)
+                end_copy(S, copy)
 
 
 @outlined

@@ -55,6 +55,7 @@ souhlal_2012_v1 = page_unit(
     description="all caches copied when first used, slabs charged, dropped at removal",
     source='Suleiman Souhlal, "[PATCH 00/10] memcg: Kernel Memory Accounting", 27 Feb 2012',
     copy_name="{cache}({group})",
+    dead_suffix="dead",
 )
 
 souhlal_2012_v2 = page_unit(
@@ -80,4 +81,5 @@ souhlal_2012_v2 = page_unit(
     description="flagged caches copied by work items, slabs charged, dropped at removal",
     source='Suleiman Souhlal, "[PATCH v2 00/13] memcg: Kernel Memory Accounting", 9 Mar 2012',
     copy_name="{cache}({group})",
+    dead_suffix="dead",
 )

@@ -20,6 +20,9 @@ alive.
 
 ``as_posted`` for the last two: a full kmem counter fails __GFP_NOFAIL charges as well (mended by
 e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
+Up to 4.7 a removed group keeps its id as long as anything keeps it alive; 73f576c04b94, "mm:
+memcontrol: fix cgroup creation failure after many small jobs", July 2016, gives it back at removal.
+
 Reclaim is not modelled: an allocation over a limit fails.
 """
 
@@ -44,11 +47,14 @@ from kmbench_policies.selection import ALL, FLAGGED
 
 FORCES = GFP_NOFAIL | CTX_DYING | CTX_MEMALLOC
 AS_POSTED = Parameter("as_posted", False, "a full kmem counter fails __GFP_NOFAIL (up to 5.3)")
+ZOMBIE_IDS = Parameter("zombies_hold_ids", True, "removed groups keep their id (up to 4.7)")
 NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:%s)"
 
 
-def _accounting(parameters: dict) -> Accounting:
-    return Accounting(stock_slots=1, stock_batch=32, forces=FORCES)
+def _accounting(zombies_hold_ids: bool) -> Accounting:
+    return Accounting(
+        stock_slots=1, stock_batch=32, forces=FORCES, zombies_hold_ids=zombies_hold_ids
+    )
 
 
 linux_3_8 = page_unit(
@@ -88,8 +94,8 @@ linux_4_5 = page_unit(
     ),
     caches=FLAGGED,
     select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
-    accounting=_accounting,
-    parameters=(AS_POSTED,),
+    accounting=lambda p: _accounting(p["zombies_hold_ids"]),
+    parameters=(AS_POSTED, ZOMBIE_IDS),
     name="linux-4.5",
     description="whitelisted caches copied by work items, slabs charged, removed groups linger",
     source="Linux 4.5, 4.19 mm/memcontrol.c, mm/slab_common.c (Vladimir Davydov, 2015)",
@@ -109,7 +115,7 @@ linux_5_3 = page_unit(
     ),
     caches=FLAGGED,
     select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),
-    accounting=_accounting,
+    accounting=lambda p: _accounting(zombies_hold_ids=False),
     parameters=(AS_POSTED,),
     name="linux-5.3",
     description="whitelisted caches copied by work items, handed to the parent at removal",

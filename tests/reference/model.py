@@ -91,7 +91,7 @@ class Reference:
     def __init__(self, setup, strategy: str, params: dict | None = None, seed: int = 0):
         self.machine = setup.machine
         self.buddy = Buddy(self.machine.memory_pages, self.machine.nodes)
-        self.groups = Groups(setup.groups)
+        self.groups = Groups(setup.groups, self)
         self.era = setup.era
         self.now = 0
         self.kind = SlabCache if setup.allocator == "slab" else Cache
@@ -105,12 +105,13 @@ class Reference:
         self.rcu = deque()  # (due, cpu, Slab): pages that wait for a grace period
         self.discarded = []  # slabs whose pages go back after the event
         self.works = deque()  # (due, what to call): deferred work
-        self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0)
+        self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0, no_id=0)
         self.failures = Counter()
         self.next_reap = (REAP_EVERY, 0, 0) if setup.allocator == "slab" else None
         self.cpu = 0
         self.call = Call(0, 0, 0)  # who allocates at the moment
         self.fail = 0  # why the last allocation failed, FAIL_*
+        self.ids = {group.row for group in self.groups if group.state is State.ONLINE}
         self.strategy = STRATEGIES[strategy](self, params or {}, seed)
         self._adopt(setup)
 
@@ -272,6 +273,10 @@ class Reference:
         if self.groups[row].state is not State.ABSENT:
             self.counters["skipped"] += 1
             return
+        if len(self.ids) >= self.machine.memcg_ids:
+            self.counters["no_id"] += 1
+            return
+        self.ids.add(row)
         self.groups.bring_up(row, parent or self.groups[row].spec.parent)
         self.strategy.cg_create(row)
 
@@ -282,6 +287,8 @@ class Reference:
         self.groups[row].state = new
         if new is State.OFFLINE:
             self.strategy.cg_offline(row, self.cpu)
+            if not self.strategy.zombies_hold_ids:
+                self.ids.discard(row)
 
     def _limit_write(self, row, which, limit) -> None:
         if row <= ROOT or self.groups[row].state is not State.ONLINE:
@@ -384,7 +391,15 @@ class Reference:
     def _after_event(self) -> None:
         """Discarded slabs give their pages back, then the kernel's own operations run."""
         self._settle()
+        self._free_ids()
         self._run_internal()
+        self._free_ids()
+
+    def _free_ids(self) -> None:
+        """Removed groups that nothing keeps alive have no id any more."""
+        for row in list(self.ids):
+            if self.groups[row].state is not State.ONLINE and not self.strategy.pinned(row):
+                self.ids.remove(row)
 
     def _settle(self) -> None:
         while self.discarded:

@@ -20,7 +20,7 @@ def snapshot(model) -> dict:
         "page_stock": page_stock,
         "byte_stock": byte_stock,
         "buddy": model.buddy.free_counts(),
-        "counters": dict(model.counters),
+        "counters": {**model.counters, "vmstat": model.strategy.vmstat()},
         "failures": dict(model.failures),
         "unaccounted": _unaccounted(model),
         "metadata_bytes": sum(
@@ -53,9 +53,9 @@ def _memcgs(model) -> dict:
             "true_slab": true_slab[group.row],
             "true_pages": true_pages[group.row],
             "billed_slab": billed_slab[group.row],
-            "nr_charged_bytes": group.nr_charged_bytes,
+            "nr_charged_bytes": model.strategy.left_over(group.row),
             "objects": objects[group.row],
-            "css_pages": model.strategy.pinned(group.row),
+            "pinned": model.strategy.pinned(group.row),
         }
         for group in model.groups
     }

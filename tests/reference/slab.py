@@ -4,6 +4,7 @@ Linux 3.5 mm/slab.c.  An "object" is the slab that it lies in, as in :mod:`refer
 are Python lists whose end is the top, lists of slabs have their head at index 0.
 """
 
+from .memcg import Line
 from .slub import Slab, Where
 
 HEAD = 48  # struct slab on x86_64
@@ -91,12 +92,13 @@ class Array:
 class Node:
     """kmem_list3."""
 
-    def __init__(self, spec, cpus: int, first_reap: int):
+    def __init__(self, spec, host, cpus: int, first_reap: int):
         self.full = []
         self.partial = []
         self.empty = []
         self.empty_touched = False
         self.shared = Array(spec.shared_limit)
+        self.lock = Line(host)
         self.limit = (1 + cpus) * spec.batchcount + spec.objects
         self.next_reap = first_reap
 
@@ -131,7 +133,7 @@ class SlabCache:
         self.cpus = [Array(spec.limit) for _ in range(machine.cpus)]
         first = host.now + REAP_LISTS_EVERY + number * CACHE_SHIFT % REAP_LISTS_EVERY
         of_node = [range(node, machine.cpus, machine.nodes) for node in range(machine.nodes)]
-        self.nodes = [Node(spec, len(cpus), first) for cpus in of_node]
+        self.nodes = [Node(spec, host, len(cpus), first) for cpus in of_node]
         self.aliens = {
             (here, there): Array(min(ALIENS, spec.limit))
             for here in range(machine.nodes)
@@ -161,6 +163,7 @@ class SlabCache:
         batch = self.spec.batchcount
         if not array.touched:
             batch = min(batch, FIRST_BATCH)
+        node.lock.write()
         if node.shared.entries:
             array.entries = node.shared.take_newest(min(batch, len(node.shared.entries)))
             node.shared.touched = True
@@ -221,6 +224,7 @@ class SlabCache:
         if len(array.entries) == array.limit:
             shared = self.nodes[home].shared
             room = shared.limit - len(shared.entries)
+            self.nodes[home].lock.write()
             if room:
                 shared.entries += array.take_oldest(min(self.spec.batchcount, room))
             else:
@@ -243,6 +247,8 @@ class SlabCache:
         """__drain_alien_cache."""
         alien, shared = self.aliens[here, there], self.nodes[there].shared
         room = shared.limit - len(shared.entries)
+        if alien.entries:
+            self.nodes[there].lock.write()
         shared.entries += alien.take_newest(min(room, len(alien.entries)))
         self._free_block(alien.take_oldest(len(alien.entries)))
 
@@ -267,21 +273,22 @@ class SlabCache:
         remote = (home + 1 + round_) % len(self.nodes)
         if remote != home:
             self._send_home(home, remote)
-        self._reap_array(self.cpus[cpu])
         node = self.nodes[home]
+        self._reap_array(self.cpus[cpu], node)
         if self.host.now < node.next_reap:
             return
         node.next_reap = self.host.now + REAP_LISTS_EVERY
-        self._reap_array(node.shared)
+        self._reap_array(node.shared, node)
         if node.empty_touched:
             node.empty_touched = False
         else:
             self._drop_empty(node, -(-node.limit // (5 * self.spec.objects)))
 
-    def _reap_array(self, array: Array) -> None:
+    def _reap_array(self, array: Array, node: Node) -> None:
         if array.entries and array.touched:
             array.touched = False
         elif array.entries:
+            node.lock.write()
             self._free_block(array.take_oldest(array.to_reap()))
 
     def flush_all(self, cpu: int) -> None:
@@ -337,6 +344,7 @@ class SlabCache:
             "arrays": [(shapes(array.entries), array.touched) for array in self.cpus],
             "shared": [(shapes(n.shared.entries), n.shared.touched) for n in self.nodes],
             "aliens": {at: shapes(array.entries) for at, array in self.aliens.items()},
+            "list_lock": [node.lock.observe() for node in self.nodes],
             "timers": [(node.next_reap, node.empty_touched) for node in self.nodes],
             "slabs_made": self.slabs_made,
             "slabs_gone": self.slabs_gone,

@@ -125,6 +125,7 @@ class Linux45(PageUnit):
 
     def __init__(self, host, params, seed):
         self.nofail_beats_kmem = not params.get("as_posted", False)
+        self.zombies_hold_ids = params.get("zombies_hold_ids", self.zombies_hold_ids)
         super().__init__(host, params, seed)
 
     def group_of(self, call):
@@ -161,6 +162,7 @@ class Linux53(Linux45):
     """``linux-5.3``.  Parameter: ``as_posted``."""
 
     slabs_pin = False
+    zombies_hold_ids = False
 
     def cg_offline(self, row, cpu):
         heir = self.groups.resolve(row)
