@@ -47,6 +47,7 @@ from kmbench_mainline.byte_stock import (
     charge_plain,
     flush,
     hand_over,
+    prepare,
     release_if_last,
     sample,
     uncharge_bytes,
@@ -68,7 +69,7 @@ def payer(S, P, memcg, gfp, billed):
     nothing (current_obj_cgroup).
     """
     if memcg <= 1:
-        S.path[OBJCG_ROOT].count += P.key[0].on
+        S.path[OBJCG_ROOT].count += P.mode[0].on
         return billed
     if gfp & CTX_INTERRUPT:
         return -CAUSE_INTERRUPT
@@ -241,6 +242,7 @@ linux_5_9 = Strategy(
         "page_free": page_free_direct,
     },
     tables=TABLES,
+    prepare=prepare,
     paths=PATHS,
     parameters=(
         Parameter("trim", False, "keep the rest of a page when a stock exceeds one (5.14+)"),
@@ -265,6 +267,7 @@ linux_6_18 = Strategy(
     source="Linux 6.18 mm/memcontrol.c, mm/slub.c",
     hooks={"post_alloc": post_alloc, "slab_new": slab_new, "page_free": page_free, **_SHARED},
     tables=TABLES,
+    prepare=prepare,
     paths=PATHS,
     parameters=(
         Parameter("trim", True, "keep the rest of a page when a stock exceeds one (5.14+)"),
