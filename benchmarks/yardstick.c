@@ -135,6 +135,23 @@ static void free_pages(struct sim *S, int pfn, int order)
 	buddy_insert(S, pfn, order);
 }
 
+/* --- lines that several CPUs write: counters, list_locks --- */
+
+#define HELD_NS 1000
+
+#define write_line(S, line, lock) do {						\
+	if ((line)->writer != (S)->k->cpu + 1) {				\
+		if ((line)->writer) {						\
+			(line)->near++; /* one node */				\
+			count(S, LINE_NEAR);					\
+			if ((lock) && (S)->k->now - (line)->written < HELD_NS)	\
+				count(S, LOCK_WAIT);				\
+		}								\
+		(line)->writer = (S)->k->cpu + 1;				\
+	}									\
+	(line)->written = (S)->k->now;						\
+} while (0)
+
 /* --- counters and the page stock --- */
 
 /* 0, or the level that was over its limit */
@@ -146,11 +163,14 @@ static int counter_charge(struct sim *S, int which, int memcg, int64_t nr)
 		struct counter *c = &S->counter[g * 2 + which];
 
 		count(S, path);
+		write_line(S, c, S->k->counter_locked);
 		if (unlikely(c->usage + nr > c->limit)) {
 			c->failcnt++;
 			count(S, COUNTER_FAIL);
 			for (int undo = memcg; undo != g; undo = S->memcg[undo].parent) {
 				S->counter[undo * 2 + which].usage -= nr;
+				write_line(S, &S->counter[undo * 2 + which],
+					   S->k->counter_locked);
 				count(S, path + COUNTER_UNCHARGE_ATOMIC - COUNTER_CHARGE_ATOMIC);
 			}
 			return g;
@@ -166,8 +186,11 @@ static void counter_uncharge(struct sim *S, int which, int memcg, int64_t nr)
 {
 	const int path = S->k->counter_locked ? COUNTER_UNCHARGE_LOCKED : COUNTER_UNCHARGE_ATOMIC;
 
+	if (!nr)
+		return;
 	for (int g = memcg; g; g = S->memcg[g].parent) {
 		S->counter[g * 2 + which].usage -= nr;
+		write_line(S, &S->counter[g * 2 + which], S->k->counter_locked);
 		count(S, path);
 	}
 }
@@ -180,6 +203,7 @@ static void counter_force(struct sim *S, int which, int memcg, int64_t nr)
 		struct counter *c = &S->counter[g * 2 + which];
 
 		count(S, COUNTER_CHARGE_ATOMIC);
+		write_line(S, c, 0);
 		c->usage += nr;
 		if (c->usage > c->watermark)
 			c->watermark = c->usage;
@@ -705,6 +729,7 @@ static void discard(struct sim *S, int slab, int cpu)
 
 static void put_on_node(struct sim *S, int cache, int slab, int cpu)
 {
+	write_line(S, &S->node[cache], 1);
 	if (!S->slab[slab].inuse && S->node[cache].nr_partial >= S->cache[cache].min_partial)
 		discard(S, slab, cpu);
 	else
@@ -753,7 +778,10 @@ static void free_slow(struct sim *S, int cache, int cpu, int slab)
 		break;
 	case NODE_PARTIAL:
 		count(S, FREE_NODE_PARTIAL);
-		if (!s->inuse && S->node[cache].nr_partial >= S->cache[cache].min_partial) {
+		if (s->inuse)
+			break;
+		write_line(S, &S->node[cache], 1);
+		if (S->node[cache].nr_partial >= S->cache[cache].min_partial) {
 			node_remove(S, cache, slab);
 			discard(S, slab, cpu);
 		}
@@ -781,6 +809,7 @@ static int take_partial(struct sim *S, int cache, struct cpu_cache *pc)
 
 	if (!slab)
 		return 0;
+	write_line(S, n, 1);
 	node_remove(S, cache, slab);
 	count(S, ALLOC_NODE_PARTIAL);
 	if (!limit)
@@ -1026,6 +1055,7 @@ static void settle_all(struct sim *S, int cpu)
 		item = S->internal[k->internal_head++ & S->internal_mask];
 		k->nr_internal++;
 		cpu = item.cpu;
+		k->cpu = cpu;
 		if (item.op == FREE) {
 			if (S->obj[item.obj].slab > 0)
 				free_object(S, cpu, item.obj);
@@ -1044,6 +1074,7 @@ static rarely void run_timers(struct sim *S, int64_t t, int cpu)
 		const struct rcu *wait = &S->rcu[k->rcu_head++ & S->rcu_mask];
 
 		k->now = k->next_due;
+		k->cpu = wait->cpu;
 		k->release = wait->slab;
 		S->slab[wait->slab].next = 0;
 		settle(S, wait->cpu);
@@ -1094,6 +1125,7 @@ void run(struct sim *S, const struct event *events, int64_t start, int64_t stop)
 #endif
 		k->now = e->t;
 		cpu = e->cpu;
+		k->cpu = cpu;
 		switch (e->op) {
 		case FREE:
 			if (S->obj[e->obj].slab > 0) {

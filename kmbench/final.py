@@ -8,7 +8,7 @@ __all__ = ["final_figures"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F5, F6, F8 and Z2 by their names, of a state that was not torn down yet."""
+    """Metrics A3, A6, F5, F6, F8, O6 and Z2 by name, of a state that was not torn down yet."""
     k = S.k[0]
     page = int(k["page_size"])
     return {
@@ -19,7 +19,20 @@ def final_figures(S: State) -> dict[str, float | None]:
         "work_items_duplicate": float(k["nr_work_duplicates"]),
         "failed_groups": float(k["nr_no_id"]),
         "zombie_lifetime": zombie_lifetime(S),
+        **hottest_line(S),
     }
+
+
+def hottest_line(S: State) -> dict[str, float | None]:
+    """Moves of the line that moved most, per allocation of the stream; of several, the first."""
+    allocs = int(S.k["nr_allocs"][0])
+    if not allocs:
+        return {"hot_line_near": None, "hot_line_far": None}
+    lines = [S.counter[["near", "far"]], S.node[["near", "far"]]]
+    near = np.concatenate([part["near"] for part in lines]).astype(np.int64)
+    far = np.concatenate([part["far"] for part in lines]).astype(np.int64)
+    at = int(np.argmax(near + far))
+    return {"hot_line_near": float(near[at] / allocs), "hot_line_far": float(far[at] / allocs)}
 
 
 def misattributed(S: State) -> float:

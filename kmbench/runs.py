@@ -5,6 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
+from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
@@ -68,8 +72,16 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    for plan in plans:
-        execute(plan, out, progress)
+    # storing a run (compressing, syncing) goes on beside the simulation of the next one
+    with ThreadPoolExecutor(1) as storing:
+        stored: Future = Future()
+        stored.set_result(None)
+        for plan in plans:
+            began = time.perf_counter()
+            outcome = replay(plan, progress)
+            stored.result()
+            stored = storing.submit(store, plan, outcome, out, began)
+        stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
 
 
@@ -90,10 +102,11 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         "scenario": {
             k: v
             for k, v in asdict(scenario).items()
-            if k not in ("strategies", "folder", "description")
+            if k not in ("strategies", "folder", "description", "hardware", "published")
         },
         "workload": given,
         "trace": workload.trace_hash,
+        "hardware": scenario.profile().label,
         "kmbench": _version("kmbench"),
         "workload_plugin": _version(plugins.origin[source.name].distribution),
     }
@@ -109,17 +122,21 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     return plans
 
 
-def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
-    """Make one run and store it."""
-    began = time.perf_counter()
+def replay(plan: Plan, progress: Progress) -> Outcome:
+    """Make one run."""
     scenario, workload = plan.scenario, plan.workload
-    outcome = simulate(
+    return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
     )  # fmt: skip
+
+
+def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
+    """Store one run that began at `began` (``time.perf_counter``)."""
+    setup = plan.workload.setup
     tables = {
-        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
-        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
+        "timeline": timeline_table(outcome, setup, plan.run_id),
+        "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
         "ops": op_table(outcome, plan.strategy, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
@@ -149,7 +166,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     workload_identity = {
         key: plan.identity[key] for key in ("scenario", "workload", "trace", "workload_plugin")
     }
-    return {
+    row = {
         "run_id": plan.run_id,
         "scenario": scenario.name,
         "scenario_params": _json(plan.identity["workload"]),
@@ -162,7 +179,6 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "workload_hash": _digest(workload_identity),
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
-        "hardware": "no profile",
         "cpus": setup.machine.cpus,
         "groups": len(setup.groups),
         "events": int(k["nr_events"]),
@@ -177,6 +193,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "model_ns": outcome.model_ns,
         **metrics,
     }
+    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), scenario.profile())
+    return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 
 def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
@@ -195,6 +213,10 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
         "host": f"{platform.system()} {platform.machine()}",
         "when": datetime.now(UTC),
     }
+
+
+def _frame(table: pa.Table) -> pl.LazyFrame:
+    return pl.from_arrow(table).lazy()
 
 
 def _version(distribution: str) -> str:

@@ -64,6 +64,12 @@ def _shape(S, slab):
     return int(S.slab[slab]["objects"]), int(S.slab[slab]["inuse"])
 
 
+def _line(line):
+    writer = int(line["writer"])
+    near, far, when = int(line["near"]), int(line["far"]), int(line["written"])
+    return (writer - 1 if writer else None, when, near, far)
+
+
 def _cache(S, k, row) -> dict:
     c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
     per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
@@ -81,6 +87,7 @@ def _cache(S, k, row) -> dict:
         "active_objs": int(c["num_objs"]) - free,
         "live": sum(int(pc["live"]) for pc in per_cpu),
         "node_partial": [[_shape(S, s) for s in slabs] for slabs in on_nodes],
+        "list_lock": [_line(S.node[row * nodes + n]) for n in range(nodes)],
         "cpu_slab": [
             (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None for pc in per_cpu
         ],
@@ -97,7 +104,10 @@ def _cache(S, k, row) -> dict:
 def _memcg(S, row) -> dict:
     g = S.memcg[row]
     memory, kmem = (
-        tuple(int(S.counter[row * 2 + which][name]) for name in ("usage", "watermark", "failcnt"))
+        (
+            *(int(S.counter[row * 2 + which][n]) for n in ("usage", "watermark", "failcnt")),
+            _line(S.counter[row * 2 + which]),
+        )
         for which in (ev.COUNTER_MEMORY, ev.COUNTER_KMEM)
     )
     return {

@@ -71,6 +71,8 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
 @click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--hardware", multiple=True, metavar="NAME",
+              help="Hardware profile, by name or file; several: a run each.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
@@ -78,7 +80,9 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
 @click.pass_context
-def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, as_json) -> None:
+def command(
+    ctx, scenarios, strategies, allocator, hardware, settings, seeds, out, files, as_json
+) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
     Prints who was charged what against who used what, waste, failures and operation counts.
@@ -90,7 +94,12 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
     chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
     plugins = load_plugins(files)
     warn_failed(plugins)
-    loaded = [load_scenario(path, chosen) for path in find_scenarios(scenarios)]
+    machines = [{"hardware": _profile(name)} for name in hardware] or [{}]
+    loaded = [
+        load_scenario(path, chosen | machine)
+        for path in find_scenarios(scenarios)
+        for machine in machines
+    ]
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
@@ -109,6 +118,11 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
         _print(results, out, as_json)
     if failed:
         ctx.exit(1)
+
+
+def _profile(name: str) -> str:
+    """A profile file is looked up from here, not from the scenario's folder."""
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
 
 
 def _print(results: list, out: Path, as_json: bool) -> None:

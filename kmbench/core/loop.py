@@ -178,6 +178,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             internal = 0
         op = e.op
         cpu = e.cpu
+        k.cpu = cpu
         obj = e.obj
         if op == FREE:
             if S.obj[obj].slab > 0:

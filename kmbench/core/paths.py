@@ -22,13 +22,16 @@ class Ops(NamedTuple):
     spin: int = 0  # spin lock sections
     alloc: int = 0  # nested allocations
     work: int = 0  # work items queued
+    near: int = 0  # shared lines fetched from another CPU of the node
+    far: int = 0  # from a CPU of another node
+    wait: int = 0  # locks that another CPU held
 
 
 class Path(NamedTuple):
     """A counted path: the phase it belongs to and what it costs."""
 
     name: str
-    phase: str  # alloc | free | slab | page | charge | group
+    phase: str  # alloc | free | slab | page | charge | line | group
     ops: Ops
 
 
@@ -82,6 +85,10 @@ PATHS = (
     Path("work_run", "group", Ops(br=2, ptr=2, spin=1)),
     Path("copy_made", "group", Ops(br=4, ptr=4, spin=1, alloc=3)),
     Path("copy_gone", "group", Ops(br=2, ptr=2, spin=1)),
+    # who wrote the line of a counter or of a node's list_lock last: kmbench.core.lines
+    Path("line_near", "line", Ops(near=1)),
+    Path("line_far", "line", Ops(far=1)),
+    Path("lock_wait", "line", Ops(wait=1)),
 )
 NR_PATHS = len(PATHS)
 (
@@ -92,7 +99,7 @@ NR_PATHS = len(PATHS)
     PAGE_ALLOCATED, PAGE_SPLIT, PAGE_FREED, PAGE_MERGE, COUNTER_CHARGE_LOCKED,
     COUNTER_CHARGE_ATOMIC, COUNTER_UNCHARGE_LOCKED, COUNTER_UNCHARGE_ATOMIC, COUNTER_FAIL,
     STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE, WORK_QUEUED, WORK_RUN,
-    COPY_MADE, COPY_GONE,
+    COPY_MADE, COPY_GONE, LINE_NEAR, LINE_FAR, LOCK_WAIT,
 ) = range(NR_PATHS)  # fmt: skip
 
 PLUGIN_PATH = 48  # a strategy counts its own paths from here, in the order it declares them

@@ -56,6 +56,7 @@ def rcu_release(S, H, P):
     k = S.k[0]
     wait = S.rcu[k.rcu_head & (len(S.rcu) - 1)]
     k.rcu_head += 1
+    k.cpu = wait.cpu
     k.release = wait.slab
     S.slab[wait.slab].next = 0
     settle(S, H, P, wait.cpu)

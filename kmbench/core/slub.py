@@ -11,6 +11,7 @@ SLAB_TYPESAFE_BY_RCU.
 
 from kmbench.core.events import SLAB_TYPESAFE_BY_RCU
 from kmbench.core.jit import inlined
+from kmbench.core.lines import write_line
 from kmbench.core.pages import alloc_pages, free_pages, node_of
 from kmbench.core.paths import (
     ALLOC_CPU_PARTIAL,
@@ -131,8 +132,12 @@ def drain_cpu_partial(S, cache, cpu, on_cpu):
     """Move the whole partial list of `cpu` to the nodes, newest slab first; `on_cpu` does it."""
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     slab = pc.partial
+    locked = -1
     while slab:
         following = S.slab[slab].next
+        if S.slab[slab].node != locked:
+            locked = S.slab[slab].node
+            write_line(S, S.node[cache * S.k[0].nr_nodes + locked], 1)
         put_on_node(S, cache, slab, on_cpu)
         S.path[DRAINED_SLAB].count += 1
         slab = following
@@ -180,6 +185,7 @@ def free_slow(S, cache, pc, cpu, slab):
         S.path[FREE_NODE_PARTIAL].count += 1
         if s.inuse == 0:
             row = cache * k.nr_nodes + s.node
+            write_line(S, S.node[row], 1)
             # the slab itself is on the list while the kernel compares
             if not keeps_empty(k, S.node[row].nr_partial, S.cache[cache].min_partial):
                 node_remove(S, row, slab)
@@ -190,6 +196,7 @@ def free_slow(S, cache, pc, cpu, slab):
             put_cpu_partial(S, cache, pc, cpu, slab)
         else:
             S.path[FREE_FULL_TO_NODE].count += 1
+            write_line(S, S.node[cache * k.nr_nodes + s.node], 1)
             put_on_node(S, cache, slab, cpu)
     else:
         S.path[FREE_CPU_SLAB_REMOTE].count += 1
@@ -206,6 +213,7 @@ def take_partial(S, cache, pc, node):
     slab = S.node[row].head
     if slab == 0:
         return 0
+    write_line(S, S.node[row], 1)
     node_remove(S, row, slab)
     S.path[ALLOC_NODE_PARTIAL].count += 1
     half = S.cache[cache].cpu_partial // 2

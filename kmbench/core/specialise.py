@@ -164,10 +164,12 @@ class Engine(NamedTuple):
 
         Raises PluginProblem when numba cannot compile what the hooks do.
         """
-        if not JIT or self.dispatcher.signatures:
+        if not JIT:
             return 0.0, True
         began = time.perf_counter()
         signature = tuple(self.dispatcher.typeof_pyval(a) for a in args)
+        if signature in self.dispatcher.overloads:
+            return 0.0, True
         if not self.checked.exists():
             check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
         try:
@@ -247,9 +249,20 @@ def as_helper(func: Callable) -> Callable:
 
 
 def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
-    """One engine of `loop` with `hooks`; compiled at the first call for its arguments."""
-    helpers = {name: as_helper(func) for name, func in sorted(hooks.items())}
-    key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), config.BOUNDSCHECK)
+    """One engine of `loop` with `hooks`; compiled at the first call for its arguments.
+
+    Asked again in the same process, the same functions give the same engine: designs that differ in
+    their parameters alone share one.
+    """
+    return _specialise(loop, tuple(sorted(hooks.items())), config.BOUNDSCHECK)
+
+
+@cache
+def _specialise(
+    loop: Callable, hooks: tuple[tuple[str, Callable], ...], boundscheck: int | None
+) -> Engine:
+    helpers = {name: as_helper(func) for name, func in hooks}
+    key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), boundscheck)
     made = Hooks(key, helpers)
     call = entry(loop)
     folder = cache_folder() / key

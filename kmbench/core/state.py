@@ -41,6 +41,7 @@ KERNEL = np.dtype(
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
         # time
         ("now", "i8"),
+        ("cpu", "i4"),  # on which the current event, or deferred work, runs
         ("next_due", "i8"),  # earliest of next_sample, oldest RCU delayed slab, oldest work
         ("next_sample", "i8"),
         ("nr_samples", "i8"),
@@ -131,8 +132,18 @@ CPU_CACHE = np.dtype(
     ]
 )
 
-# Row cache * nr_nodes + node.
-NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), ("_pad", "i4")])
+# Fields of a record that stands for a cache line which several CPUs write (kmbench.core.lines).
+LINE = (
+    ("writer", "i4"),  # CPU + 1 that wrote it last; 0 = nobody yet
+    ("near", "i4"),  # times it came from another CPU of the writer's node,
+    ("far", "i4"),  # and of another node
+    ("written", "i8"),  # when it was written last
+)
+
+# Row cache * nr_nodes + node.  The line is that of the list_lock.
+NODE_CACHE = np.dtype(
+    [("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), *LINE], align=True
+)
 
 CACHE = np.dtype(
     [
@@ -189,8 +200,9 @@ ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3
 
 # Row memcg * 2 + COUNTER_*; pages.
 COUNTER = np.dtype(
-    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8")]
-)
+    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8"),
+     *LINE], align=True,
+)  # fmt: skip
 UNLIMITED = 2**62
 
 STOCK = np.dtype([("memcg", "i4"), ("nr", "i4")])  # row cpu * stock_slots + slot

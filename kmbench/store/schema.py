@@ -18,7 +18,10 @@ from kmbench.core.events import FAIL_NAMES
 from kmbench.errors import KmbenchError
 from kmbench.store.catalogue import METRICS, STORED
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table", "polars_schema"]
+__all__ = [
+    "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
+    "polars_schema",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"kmbench.schema"
@@ -49,11 +52,16 @@ RUN_ID = Field("run_id", LABEL, "", "content hash of scenario, strategy, seed, v
 VECTOR = ("br", "ptr", "pcpu", "cas", "rcu", "irq", "atom", "spin", "alloc", "work")
 """Kinds of operations that `ops` counts; together they are one "op" in metrics."""
 
+LINE_VECTOR = ("near", "far", "wait")
+"""Kinds of operations that depend on which CPU was there before; they are no "op"."""
+
 _VECTOR_WORDS = {
     "br": "branches", "ptr": "dependent loads", "pcpu": "per-CPU operations",
     "cas": "per-CPU cmpxchg", "rcu": "RCU read sections", "irq": "interrupt off/on pairs",
     "atom": "atomics on shared lines", "spin": "spinlock acquisitions",
     "alloc": "nested allocations", "work": "work items queued",
+    "near": "shared lines fetched from another CPU of the node",
+    "far": "shared lines fetched from another node", "wait": "locks that had to be waited for",
 }  # fmt: skip
 
 _RUNS = (
@@ -68,7 +76,7 @@ _RUNS = (
     Field("workload_hash", TEXT, "", "hash of what the workload does; equal in paired runs"),
     Field("trace_hash", TEXT, "", "hash of the trace file", optional=True),
     Field("versions", TEXT, "json", "versions of kmbench and of the plugins that took part"),
-    Field("hardware", TEXT, "", "hardware profile"),
+    Field("hardware", TEXT, "", "hardware profile that ns are of: its name and content hash"),
     Field("cpus", INT, "count", "CPUs of the modelled machine"),
     Field("groups", INT, "count", "memory control groups, the root included"),
     Field("events", INT, "count", "events of the stream"),
@@ -132,7 +140,7 @@ _CACHES = (
     Field("active_objs", INT, "count", "objects not free on a node partial list (slabinfo)"),
     Field("num_objs", INT, "count", "objects of all slabs"),
     Field("num_slabs", INT, "count", "slabs", False, "lower"),
-    Field("slab_bytes", INT, "B", "bytes of all slabs, odd orders included", True, "lower"),
+    Field("slab_bytes", INT, "B", "bytes of its slabs, each at the usual order", True, "lower"),
     Field("live_objs", INT, "count", "objects really in use"),
     Field("node_partial", INT, "count", "slabs on node partial lists"),
     Field("cpu_partial", INT, "count", "slabs on CPU partial lists"),
@@ -146,11 +154,15 @@ _CACHES = (
 
 _OPS = (
     Field("path", LABEL, "", "code path"),
-    Field("phase", LABEL, "", "alloc, free, slab, page, charge or group"),
+    Field("phase", LABEL, "", "alloc, free, slab, page, charge, line or group"),
     Field("count", INT, "count", "times the path was taken"),
     *(
         Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", False, "lower")
         for v in VECTOR
+    ),
+    *(
+        Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", True, "lower")
+        for v in LINE_VECTOR
     ),
     Field("lock_wait", INT, "ns", "waited for locks, total over the run", True, "lower"),
 )

@@ -20,10 +20,38 @@ class State(Enum):
     RELEASED = "released"
 
 
+class Line:
+    """A cache line that several CPUs write; ``host`` tells who is at it, and when.
+
+    A write after another CPU's is a fetch, ``near`` from the same node or ``far``.
+    """
+
+    def __init__(self, host):
+        self.host = host
+        self.last = None  # CPU
+        self.when = 0
+        self.near = 0
+        self.far = 0
+
+    def write(self) -> None:
+        host, cpu = self.host, self.host.cpu
+        if self.last not in (None, cpu):
+            if self.last % host.machine.nodes == cpu % host.machine.nodes:
+                self.near += 1
+            else:
+                self.far += 1
+        self.last = cpu
+        self.when = host.now
+
+    def observe(self) -> tuple[int | None, int, int, int]:
+        return (self.last, self.when, self.near, self.far)
+
+
 class PageCounter:
     """mm/page_counter.c: one level, linked to the level above."""
 
-    def __init__(self):
+    def __init__(self, line: Line):
+        self.line = line
         self.usage = 0
         self.watermark = 0
         self.limit = -1
@@ -41,9 +69,11 @@ class PageCounter:
         """Charge every level, or none; watermarks that rose on the way stay."""
         charged = []
         for level in self.levels():
+            level.line.write()
             if 0 <= level.limit < level.usage + pages:
                 level.failcnt += 1
                 for below in charged:
+                    below.line.write()
                     below.usage -= pages
                 return False
             level._add(pages)
@@ -53,10 +83,12 @@ class PageCounter:
     def charge(self, pages: int) -> None:
         """Charge every level, whatever the limits."""
         for level in self.levels():
+            level.line.write()
             level._add(pages)
 
     def uncharge(self, pages: int, until=None) -> None:
-        for level in self.levels(until):
+        for level in self.levels(until) if pages else ():
+            level.line.write()
             level.usage -= pages
             assert level.usage >= 0, "a counter below zero"
 
@@ -64,20 +96,20 @@ class PageCounter:
         self.usage += pages
         self.watermark = max(self.watermark, self.usage)
 
-    def observe(self) -> tuple[int, int, int]:
-        return (self.usage, self.watermark, self.failcnt)
+    def observe(self) -> tuple:
+        return (self.usage, self.watermark, self.failcnt, self.line.observe())
 
 
 class Group:
     """A memory cgroup with its obj_cgroup."""
 
-    def __init__(self, row: int, spec):
+    def __init__(self, row: int, spec, host):
         self.row = row
         self.spec = spec
         self.parent = spec.parent
         self.state = State.ABSENT
-        self.memory = PageCounter()
-        self.kmem = PageCounter()
+        self.memory = PageCounter(Line(host))
+        self.kmem = PageCounter(Line(host))
         self.memory.limit = spec.memory_limit
         self.kmem.limit = spec.kmem_limit
         # the obj_cgroup
@@ -88,8 +120,8 @@ class Group:
 class Groups:
     """The tree; rows are 1-based and row 1 is the root."""
 
-    def __init__(self, specs):
-        self.rows = [None] + [Group(row, spec) for row, spec in enumerate(specs, 1)]
+    def __init__(self, specs, host):
+        self.rows = [None] + [Group(row, spec, host) for row, spec in enumerate(specs, 1)]
         for group in self.rows[1:]:
             if group.spec.online:
                 self.bring_up(group.row, group.spec.parent)

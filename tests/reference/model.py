@@ -85,7 +85,7 @@ class Reference:
     def __init__(self, setup, strategy: str, params: dict | None = None, seed: int = 0):
         self.machine = setup.machine
         self.buddy = Buddy(self.machine.memory_pages, self.machine.nodes)
-        self.groups = Groups(setup.groups)
+        self.groups = Groups(setup.groups, self)
         self.era = setup.era
         self.root_caches = [Cache(spec, self, self.era, self.machine) for spec in setup.caches]
         self.caches = list(self.root_caches)

@@ -38,6 +38,7 @@ def _cache(cache) -> dict:
         "active_objs": num_objs - partial_free,
         "live": inuse - len(cache.sheaf_objects()),
         "node_partial": [[slab.shape for slab in partial] for partial in cache.node_partial],
+        "list_lock": [line.observe() for line in cache.list_lock],
         "cpu_slab": [(*c.slab.shape, c.free) if c.slab else None for c in cache.cpus],
         "cpu_partial": [[slab.shape for slab in c.partial] for c in cache.cpus],
         "sheaves": [(len(c.main), len(c.spare)) for c in cache.cpus],

@@ -6,6 +6,8 @@ Linux mm/slub.c of the era that the Setup names.
 
 from enum import Enum
 
+from .memcg import Line
+
 OBJECTS_ERAS = ("3.5", "3.8", "3.13", "4.19", "5.3", "5.9")  # cpu_partial counts objects
 STRICT_DISCARD_ERAS = ("3.5", "3.8", "3.13")  # an empty slab goes when nr_partial > min_partial
 FULL_SORT_ERAS = ("3.5", "3.8", "3.13")  # kmem_cache_shrink sorts the whole list
@@ -78,6 +80,7 @@ class Cache:
         self.capacity = spec.sheaf_capacity if era in SHEAF_ERAS else 0
         self.cpus = [CpuCache() for _ in range(machine.cpus)]
         self.node_partial = [[] for _ in range(machine.nodes)]
+        self.list_lock = [Line(host) for _ in range(machine.nodes)]
         self.barns = [[] for _ in range(machine.nodes)]  # full sheaves, the newest last
         self.slabs = []  # every slab that is not discarded
         self.slabs_made = 0
@@ -135,6 +138,7 @@ class Cache:
         return None
 
     def _get_partial_node(self, cpu: int, node: int) -> Slab:
+        self.list_lock[node].write()
         partial = self.node_partial[node]
         first = partial.pop(0)
         taken = first.free if self.by_objects else 0
@@ -173,9 +177,11 @@ class Cache:
                 self._put_cpu_partial(cpu, slab)
             else:
                 self._put_node_partial(slab)
-        elif slab.where is Where.NODE_PARTIAL and self._is_surplus(slab):
-            self.node_partial[slab.node].remove(slab)
-            self._discard(slab)
+        elif slab.where is Where.NODE_PARTIAL and slab.inuse == 0:
+            self.list_lock[slab.node].write()
+            if self._is_surplus(slab):
+                self.node_partial[slab.node].remove(slab)
+                self._discard(slab)
 
     def _is_surplus(self, slab: Slab) -> bool:
         nr_partial = len(self.node_partial[slab.node])
@@ -206,6 +212,8 @@ class Cache:
             self._put_node_partial(slab)
 
     def _put_node_partial(self, slab: Slab, head: bool = False) -> None:
+        if not head:
+            self.list_lock[slab.node].write()
         if self._is_surplus(slab):
             self._discard(slab)
             return
