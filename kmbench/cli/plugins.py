@@ -1,4 +1,4 @@
-"""`kmbench plugins`: what is installed, what it registered, and what failed."""
+"""`kmbench plugins`: what is installed, what it registered, what failed, and what it costs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,37 @@ from kmbench.cli.output import emit, json_option
 
 
 @click.command("plugins")
-@click.argument("action", type=click.Choice(["list"]), default="list")
+@click.argument("action", type=click.Choice(["list", "costs"]), default="list")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
 @json_option
 def command(action: str, files: tuple[str, ...], as_json: bool) -> None:
-    """List plugins with the strategies and workloads that they register."""
+    """List plugins with the strategies and workloads that they register.
+
+    `costs`: the operations that each strategy adds to an object on its fast paths, and to the
+    root's objects while no group uses it, as a run counts them.
+    """
     from kmbench.analysis.tables import Column, Grid, as_text
     from kmbench.analysis.tables import as_json as json_text
     from kmbench.plugins import load_plugins
 
     plugins = load_plugins(files)
+    if action == "costs":
+        from kmbench.fastpath import FastPath, fast_path, spoken
+
+        costs = {name: fast_path(strategy) for name, strategy in plugins.strategies.items()}
+        if as_json:
+            document = {
+                name: {path: ops._asdict() for path, ops in cost._asdict().items()}
+                for name, cost in costs.items()
+            }
+            emit(f"{json_text(document)}\n".encode(), None)
+            return
+        names = ("strategy", *(field.replace("_", " ") for field in FastPath._fields))
+        columns = [Column(name, left=True) for name in names]
+        rows = [[name, *map(spoken, cost)] for name, cost in costs.items()]
+        title = "operations added to an object, or to a slab"
+        emit(f"{as_text(Grid(title, columns, rows), 160)}\n".encode(), None)
+        return
     if as_json:
         document = {
             "plugins": [asdict(plugin) for plugin in plugins.loaded],
