@@ -7,7 +7,7 @@ know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from kmbench.store.catalogue import METRICS, STORED
 
 __all__ = [
     "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
-    "polars_schema",
+    "polars_schema", "schema_of",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -208,8 +208,13 @@ TABLES: dict[str, tuple[Field, ...]] = {
 @cache
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of ``table`` with metadata on every field and the version on the whole."""
+    return schema_of(table, TABLES[table])
+
+
+def schema_of(table: str, columns: Sequence[Field]) -> pa.Schema:
+    """The Arrow schema of a table ``table`` with these columns."""
     fields = []
-    for field in TABLES[table]:
+    for field in columns:
         words = {"unit": field.unit, "meaning": field.meaning, "direction": field.direction}
         metadata = {key: value for key, value in words.items() if value}
         fields.append(pa.field(field.name, field.type, metadata=metadata))
