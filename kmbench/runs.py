@@ -124,7 +124,7 @@ def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
     tables = {
         "timeline": timeline_table(outcome, workload.setup, plan.run_id),
         "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
-        "ops": op_table(outcome, plan.strategy, plan.run_id),
+        "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
     write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))

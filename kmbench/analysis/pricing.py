@@ -23,6 +23,7 @@ LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr
 ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
+TINY_NS = 1e-9
 
 
 def near_ns(profile: Profile) -> float:
@@ -102,6 +103,6 @@ def closed_loop(own_ns: float, hot_ns: float, cpus: int) -> float:
     rate = 0.0
     for customers in range(1, cpus + 1):
         at_line = hot_ns * (1 + waiting)
-        rate = customers / (own_ns + at_line)
+        rate = customers / max(own_ns + at_line, TINY_NS)
         waiting = rate * at_line
     return rate * 1e9
