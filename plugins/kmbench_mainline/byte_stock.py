@@ -55,7 +55,7 @@ PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
     Path("byte_stock_hit", "charge", Ops()),
     Path("byte_stock_miss", "charge", Ops()),
     Path("byte_stock_back", "charge", Ops()),
-    Path("byte_stock_drain", "charge", Ops(br=2, ptr=2, pcpu=1, atom=2)),
+    Path("byte_stock_drain", "charge", Ops()),
     Path("byte_stock_pages_back", "charge", Ops()),
     Path("kmem_statistic", "charge", Ops()),
     Path("vmstat_update", "charge", Ops()),

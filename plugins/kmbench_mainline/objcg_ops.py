@@ -46,6 +46,8 @@ def object_ops(
         "byte_stock_hit": hit,
         "byte_stock_miss": added(hit, CHARGED_GROUP, stock, Ops(br=3)),
         "byte_stock_back": added(VECTOR, Ops(br=1, ptr=1), stock, batch, NEW_REFERENCE),
+        # nr_charged_bytes of the old and the new obj_cgroup, and a reference of each
+        "byte_stock_drain": added(Ops(br=3, ptr=1, rcu=1, atom=2), NEW_REFERENCE, REFERENCE),
         "byte_stock_pages_back": added(CHARGED_GROUP, statistic),
         "kmem_statistic": statistic,
         # mod_memcg_lruvec_state: this CPU's counters of the group and of its lruvec
