@@ -140,7 +140,7 @@ def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
     tables = {
         "timeline": timeline_table(outcome, setup, plan.run_id),
         "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
-        "ops": op_table(outcome, plan.strategy, plan.run_id),
+        "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
     write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
@@ -183,6 +183,9 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
         "cpus": setup.machine.cpus,
+        "nodes": setup.machine.nodes,
+        "running": plan.workload.running or setup.machine.cpus,
+        "think_ns": plan.workload.think_ns,
         "groups": len(setup.groups),
         "events": int(k["nr_events"]),
         "allocs": int(k["nr_allocs"]),
