@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.errors import one_line
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
@@ -111,6 +113,11 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
 
 def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
     """Make one run and store it."""
+    write_run(out, *perform(plan, progress))
+
+
+def perform(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> tuple:
+    """Make one run; its row, its tables and its timing, as :func:`write_run` takes them."""
     began = time.perf_counter()
     scenario, workload = plan.scenario, plan.workload
     outcome = simulate(
@@ -123,12 +130,12 @@ def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
         "ops": op_table(outcome, plan.strategy, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
-    write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
+    return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
 
 
 def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str, Any]:
     """The run's row: parameters, provenance, counts and metrics."""
-    scenario, setup, k = plan.scenario, plan.workload.setup, outcome.S.k[0]
+    setup, k = plan.workload.setup, outcome.S.k[0]
     totals = outcome.totals
     nr_samples = totals.shape[1]
     unaccounted = np.zeros((nr_samples, NR_CAUSES), np.int64)
@@ -142,6 +149,32 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
+    return {
+        **known_row(plan),
+        "events": int(k["nr_events"]),
+        "allocs": int(k["nr_allocs"]),
+        "frees": int(k["nr_frees"]),
+        "failed_no_pages": int((causes == 1).sum()),
+        "failed_limit": int((causes == 2).sum()),
+        "skipped": int(k["nr_skipped"]),
+        "status": "ok",
+        "model_ns": outcome.model_ns,
+        **metrics,
+    }
+
+
+def failed_row(plan: Plan, error: str, traceback: str) -> dict[str, Any]:
+    """The row of a run that came to nothing: what was asked for, and what went wrong."""
+    nothing = dict.fromkeys(
+        ("events", "allocs", "frees", "failed_allocs", "skipped", "model_ns"), 0
+    )
+    row = {**known_row(plan), **nothing}
+    return {**row, "status": "failed", "error": one_line(error), "traceback": traceback}
+
+
+def known_row(plan: Plan) -> dict[str, Any]:
+    """What is known of a run before it is made."""
+    scenario, setup = plan.scenario, plan.workload.setup
     versions = {
         key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")
     }
@@ -164,15 +197,6 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "hardware": "no profile",
         "cpus": setup.machine.cpus,
         "groups": len(setup.groups),
-        "events": int(k["nr_events"]),
-        "allocs": int(k["nr_allocs"]),
-        "frees": int(k["nr_frees"]),
-        "failed_no_pages": int((causes == 1).sum()),
-        "failed_limit": int((causes == 2).sum()),
-        "skipped": int(k["nr_skipped"]),
-        "status": "ok",
-        "model_ns": outcome.model_ns,
-        **metrics,
     }
 
 
@@ -198,6 +222,11 @@ def _version(distribution: str) -> str:
     path = Path(distribution)
     if path.is_file():  # a local plugin file is known by its content
         return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return _installed(distribution)
+
+
+@cache
+def _installed(distribution: str) -> str:
     try:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:

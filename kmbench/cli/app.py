@@ -24,6 +24,7 @@ VERBS = {
     "compare": "Compare stored runs, strategies side by side.",
     "show": "Show one run as the kernel's files would.",
     "trace": "Read, check and convert recorded traces.",
+    "sweep": "Make every run of a grid, on one machine or many.",
     "plugins": "List strategies, workloads and other plugins.",
     "doctor": "Check this installation and this machine.",
 }
