@@ -175,7 +175,12 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
 
 def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:
     """Apply ``--set a.b=value`` settings to the content of a scenario."""
-    for key, text in settings.items():
+    return set_values(values, {key: _value(text) for key, text in settings.items()}, name)
+
+
+def set_values(values: dict[str, Any], settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Set dotted keys in the content of a scenario."""
+    for key, value in settings.items():
         at = values
         *path, last = key.split(".")
         if path and path[0] == "strategies":  # a strategy's name may hold dots
@@ -183,8 +188,8 @@ def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> 
         for part in path:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
-                raise UsageProblem(f"{name}: --set {key}: {part!r} is not a table")
-        at[last] = _value(text)
+                raise UsageProblem(f"{name}: {key}: {part!r} is not a table")
+        at[last] = value
     return values
 
 
@@ -195,17 +200,21 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
-    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
-    path = Path(path)
+def read_scenario(path: Path) -> dict[str, Any]:
+    """The content of a scenario file.  Raises UsageProblem if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such scenario file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path}: not TOML: {error}") from None
-    values = set_keys(values, settings or {}, str(path))
+
+
+def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
+    path = Path(path)
+    values = set_keys(read_scenario(path), settings or {}, str(path))
     scenario = scenario_from(values, str(path), str(path.parent))
     return replace(scenario, name=values.get("name", path.stem))

@@ -93,6 +93,7 @@ _RUNS = (
     Field("skipped", INT, "count", "events that made no sense and were passed over"),
     Field("status", TEXT, "", "ok, or failed"),
     Field("error", TEXT, "", "one line, when failed", optional=True),
+    Field("traceback", TEXT, "", "where it failed, as Python tells it", optional=True),
     *(
         Field(m.name, FLOAT, m.unit, m.definition, True, m.direction or "")
         for m in STORED
