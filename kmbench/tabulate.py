@@ -6,7 +6,16 @@ import numpy as np
 import pyarrow as pa
 
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
-from kmbench.core.paths import ALLOC_PATH, FREE_PATH, PATHS, PLUGIN_PATH, Ops
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.paths import (
+    ALLOC_PATH,
+    ARRAY_ALLOC,
+    ARRAY_FREE,
+    FREE_PATH,
+    PATHS,
+    PLUGIN_PATH,
+    Ops,
+)
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.core.state import State
@@ -71,14 +80,17 @@ def _sampled(
     return pa.concat_tables(parts)
 
 
-def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
+def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:
     """One row per path that was taken, with its operations in all."""
     counts = outcome.S.path["count"].copy()
     k = outcome.S.k[0]
     # every allocation and free passes these; the engine need not count them twice
-    counts[ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
-    counts[FREE_PATH] = k["nr_frees"]
+    on_slab = SLAB_TABLE in outcome.S._fields
+    counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
+    counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
     known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
+    other = strategy.path_ops(parameters)
+    known = [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
         "path": [path.name for path, _ in taken],

@@ -28,6 +28,7 @@ VERBS = {
     "published": "Put figures that others measured beside ours.",
     "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
+    "sweep": "Make every run of a grid, on one machine or many.",
     "plugins": "List strategies, workloads and other plugins.",
     "doctor": "Check this installation and this machine.",
 }

@@ -78,6 +78,9 @@ _RUNS = (
     Field("versions", TEXT, "json", "versions of kmbench and of the plugins that took part"),
     Field("hardware", TEXT, "", "hardware profile that ns are of: its name and content hash"),
     Field("cpus", INT, "count", "CPUs of the modelled machine"),
+    Field("nodes", INT, "count", "its nodes", optional=True),
+    Field("running", INT, "count", "CPUs that run the workload at once", optional=True),
+    Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
     Field("groups", INT, "count", "memory control groups, the root included"),
     Field("events", INT, "count", "events of the stream"),
     Field("allocs", INT, "count", "allocations that succeeded"),
@@ -90,6 +93,7 @@ _RUNS = (
     Field("skipped", INT, "count", "events that made no sense and were passed over"),
     Field("status", TEXT, "", "ok, or failed"),
     Field("error", TEXT, "", "one line, when failed", optional=True),
+    Field("traceback", TEXT, "", "where it failed, as Python tells it", optional=True),
     *(
         Field(m.name, FLOAT, m.unit, m.definition, True, m.direction or "")
         for m in STORED
@@ -137,12 +141,12 @@ _CACHES = (
     Field("size", INT, "B", "bytes of a slot: object, padding and metadata"),
     Field("objs_per_slab", INT, "count", "objects of a slab of the usual order"),
     Field("pages_per_slab", INT, "pages", "pages of a slab of the usual order"),
-    Field("active_objs", INT, "count", "objects not free on a node partial list (slabinfo)"),
+    Field("active_objs", INT, "count", "objects not free on a node's lists (slabinfo)"),
     Field("num_objs", INT, "count", "objects of all slabs"),
     Field("num_slabs", INT, "count", "slabs", False, "lower"),
     Field("slab_bytes", INT, "B", "bytes of its slabs, each at the usual order", True, "lower"),
     Field("live_objs", INT, "count", "objects really in use"),
-    Field("node_partial", INT, "count", "slabs on node partial lists"),
+    Field("node_partial", INT, "count", "slabs on node partial lists (slabs_partial of SLAB)"),
     Field("cpu_partial", INT, "count", "slabs on CPU partial lists"),
     Field("cpu_slabs", INT, "count", "slabs in use by a CPU"),
     Field("idle", INT, "B", "free slab memory kept back (metric W7)", False, "lower"),
@@ -150,6 +154,11 @@ _CACHES = (
     Field("slabs_made", INT, "count", "slabs made since the start", optional=True),
     Field("slabs_gone", INT, "count", "slabs given back since the start", optional=True),
     Field("state", INT, "", "0 in use, 1 dead: a copy whose group was removed", optional=True),
+    Field("free_slabs", INT, "count", "SLAB: slabs without objects in use, kept", optional=True),
+    Field("limit", INT, "count", "SLAB: objects that a CPU's array may hold", optional=True),
+    Field("batchcount", INT, "count", "SLAB: objects moved at a time", optional=True),
+    Field("shared_factor", INT, "count", "SLAB: batches a shared array may hold", optional=True),
+    Field("shared_avail", INT, "count", "SLAB: objects in shared arrays", optional=True),
 )
 
 _OPS = (
