@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import kmbench
@@ -41,7 +40,7 @@ def make(out: Path, only: list[str], seeds: int) -> None:
             times = 1 if scenario.workload == "replay" else seeds
             for allocator in ALLOCATORS:
                 print(f"{scenario.name} {allocator} x {times}", file=sys.stderr)
-                kmbench.run(replace(scenario, allocator=allocator), seeds=times, out=runs)
+                kmbench.run(path, seeds=times, out=runs, settings={"allocator": allocator})
         pack(kmbench.open_results(runs), out, TABLES)
 
 
