@@ -106,7 +106,7 @@ def command(
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
-    with progress_bar(seeds * len(variants)) as show:
+    with progress_bar(seeds * len(loaded)) as show:
         for scenario in loaded:
             try:
                 results.append(
