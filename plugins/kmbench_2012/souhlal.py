@@ -11,8 +11,8 @@ the copy on the spot, others queue it, once a copy (patch 4/10).  A dying task's
 group: ``kmem_bypassed``.  v2 accounts caches with SLAB_MEMCG_ACCT, that is the dentry and the
 kmalloc caches; all copies are made by work items; a dying task is charged over the limit.
 
-Both were written for SLAB.  On SLUB, ours: a dead copy is shrunk by a work item, since no
-cache_reap comes by.  The event set has no __GFP_NOACCOUNT, so v1 leaves nothing out that way.
+Both were written for SLAB, whose cache_reap drains dead copies.  On SLUB, ours: a work item shrinks
+them.  The event set has no __GFP_NOACCOUNT, so v1 leaves nothing out that way.
 Reclaim on a full memory counter is not modelled: the allocation fails.
 
 Removal: by the patches (2/10, 5/10) the charge goes to the root only with
