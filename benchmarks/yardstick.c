@@ -46,7 +46,7 @@ struct sim {
 	struct fail *fail;
 	struct byte_stock *byte_stock; /* linux-6.18: one slot of MAX_SLOTS is in use */
 	struct left *left;
-	struct key *key;
+	struct mode *mode;
 	struct selected *selected; /* costa-2012 */
 	int32_t internal_mask, rcu_mask, nr_pfns, nr_caches_max, nr_fails_max, independent;
 };
@@ -150,6 +150,7 @@ static void free_pages(struct sim *S, int pfn, int order)
 		(line)->writer = (S)->k->cpu + 1;				\
 	}									\
 	(line)->written = (S)->k->now;						\
+	(line)->writes++;							\
 } while (0)
 
 /* --- counters and the page stock --- */
@@ -433,7 +434,7 @@ static inline void strategy_cg_create(struct sim *S, int memcg)
 {
 #if STRATEGY == LINUX_6_18
 	if (memcg > 1)
-		S->key->on = 1;
+		S->mode->on = 1;
 #else
 	(void)S, (void)memcg;
 #endif
@@ -542,7 +543,7 @@ static inline void account_vmstat(struct sim *S, struct byte_stock *stock, int n
 		stock->node = node;
 	}
 	*bytes += nr_bytes;
-	if (abs(*bytes) > S->k->page_size) {
+	if (abs(*bytes) > S->mode->batch) {
 		*bytes = 0;
 		count(S, VMSTAT_UPDATE);
 	}
@@ -625,7 +626,7 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (!(S->cache[cache].slab_flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
 		return billed;
 	if (memcg <= 1) {
-		S->path[OBJCG_OF_ROOT].count += S->key->on;
+		S->path[OBJCG_OF_ROOT].count += S->mode->on;
 		return billed;
 	}
 	if (gfp & CTX_INTERRUPT)
@@ -729,7 +730,6 @@ static void discard(struct sim *S, int slab, int cpu)
 
 static void put_on_node(struct sim *S, int cache, int slab, int cpu)
 {
-	write_line(S, &S->node[cache], 1);
 	if (!S->slab[slab].inuse && S->node[cache].nr_partial >= S->cache[cache].min_partial)
 		discard(S, slab, cpu);
 	else
@@ -755,6 +755,7 @@ static void put_cpu_partial(struct sim *S, int cache, int cpu, int slab)
 
 	if (pc->partial && pc->nr_partial >= S->cache[cache].cpu_partial) {
 		count(S, DRAIN_CPU_PARTIAL);
+		write_line(S, &S->node[cache], 1);
 		for (int old = pc->partial, next; old; old = next) {
 			next = S->slab[old].next;
 			put_on_node(S, cache, old, cpu);
@@ -792,6 +793,7 @@ static void free_slow(struct sim *S, int cache, int cpu, int slab)
 			put_cpu_partial(S, cache, cpu, slab);
 		} else {
 			count(S, FREE_FULL_TO_NODE);
+			write_line(S, &S->node[cache], 1);
 			put_on_node(S, cache, slab, cpu);
 		}
 		break;

@@ -87,20 +87,25 @@ class Scenario:
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
         if self.allocator not in ALLOCATORS:
             raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
-        having = [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
-        if not self.era:
-            object.__setattr__(self, "era", having[-1])
-        if self.era not in ERAS:
+        if self.era and self.era not in ERAS:
             raise unknown("era", str(self.era), ERAS).within(self.name)
-        if self.era not in having:
+        if self.era and self.era not in self._eras():
             raise UsageProblem(
                 f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
-                f"{', '.join(having)}"
+                f"{', '.join(self._eras())}"
             )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
         self.profile()
+
+    def _eras(self) -> list[str]:
+        """Eras that have the allocator, oldest first."""
+        return [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+
+    def kernel_era(self) -> str:
+        """The era that the allocator is of: the one asked for, or the last that has it."""
+        return self.era or self._eras()[-1]
 
     def profile(self) -> Profile:
         """The hardware profile that operations are priced with."""
@@ -121,7 +126,7 @@ class Scenario:
         """What a workload needs to know."""
         m = self.machine
         pages = self.memory_bytes() // m.page_size
-        return Host(m.cpus, m.nodes, pages, m.page_size, self.era, self.seed, self.folder)
+        return Host(m.cpus, m.nodes, pages, m.page_size, self.kernel_era(), self.seed, self.folder)
 
     def with_seed(self, seed: int) -> "Scenario":
         """The same scenario with another seed."""
@@ -175,7 +180,12 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
 
 def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:
     """Apply ``--set a.b=value`` settings to the content of a scenario."""
-    for key, text in settings.items():
+    return set_values(values, {key: _value(text) for key, text in settings.items()}, name)
+
+
+def set_values(values: dict[str, Any], settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Set dotted keys in the content of a scenario."""
+    for key, value in settings.items():
         at = values
         *path, last = key.split(".")
         if path and path[0] == "strategies":  # a strategy's name may hold dots
@@ -183,8 +193,8 @@ def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> 
         for part in path:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
-                raise UsageProblem(f"{name}: --set {key}: {part!r} is not a table")
-        at[last] = _value(text)
+                raise UsageProblem(f"{name}: {key}: {part!r} is not a table")
+        at[last] = value
     return values
 
 
@@ -195,17 +205,21 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
-    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
-    path = Path(path)
+def read_scenario(path: Path) -> dict[str, Any]:
+    """The content of a scenario file.  Raises UsageProblem if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such scenario file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path}: not TOML: {error}") from None
-    values = set_keys(values, settings or {}, str(path))
+
+
+def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
+    path = Path(path)
+    values = set_keys(read_scenario(path), settings or {}, str(path))
     scenario = scenario_from(values, str(path), str(path.parent))
     return replace(scenario, name=values.get("name", path.stem))

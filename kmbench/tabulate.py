@@ -73,7 +73,7 @@ def _sampled(
     return pa.concat_tables(parts)
 
 
-def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
+def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:
     """One row per path that was taken, with its operations in all."""
     counts = outcome.S.path["count"].copy()
     k = outcome.S.k[0]
@@ -82,6 +82,8 @@ def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
     counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
     counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
     known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
+    other = strategy.path_ops(parameters)
+    known = [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
         "path": [path.name for path, _ in taken],

@@ -67,8 +67,8 @@ def _shape(S, slab):
 
 def _line(line):
     writer = int(line["writer"])
-    near, far, when = int(line["near"]), int(line["far"]), int(line["written"])
-    return (writer - 1 if writer else None, when, near, far)
+    counts = (int(line[name]) for name in ("written", "near", "far", "writes"))
+    return (writer - 1 if writer else None, *counts)
 
 
 def _cache(S, k, row) -> dict:

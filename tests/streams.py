@@ -33,7 +33,7 @@ STRATEGIES = (
     ("ubc-2006", {}),
     ("tcp-memcontrol", {"caches": ["names"]}),
     ("linux-3.8", {}),
-    ("linux-3.8", {"all_groups": False}),
+    ("linux-3.8", {"all_groups": False, "noaccount": True}),
     ("linux-4.5", {}),
     ("linux-4.5", {"as_posted": True}),
     ("linux-5.3", {}),
@@ -53,6 +53,7 @@ GFPS = (
     ev.GFP_NOWAIT | ev.GFP_ACCOUNT,
     ev.GFP_ATOMIC | ev.GFP_ACCOUNT,
     ACCOUNT | ev.GFP_NOFAIL,
+    ev.GFP_KERNEL | ev.GFP_NOACCOUNT,
 )
 CONTEXTS = (ev.CTX_HARDIRQ, ev.CTX_SOFTIRQ, ev.CTX_KTHREAD, ev.CTX_DYING, ev.CTX_MEMALLOC)
 

@@ -1,5 +1,6 @@
 """SLAB: layout and limits as published, the paths of 3.5, recordings, full teardown, the CLI."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -326,6 +327,8 @@ def test_an_era_without_slab_is_refused(tmp_path):
         load_scenario(path)
     assert load_scenario(path, {"era": '"3.5"'}).era == "3.5"
     assert load_scenario(path, {"allocator": "slub"}).era == "6.12"
+    plain = kmbench.Scenario("s", "spread")
+    assert (plain.kernel_era(), replace(plain, allocator="slab").kernel_era()) == ("6.18", "5.16")
 
 
 def test_both_allocators_in_one_table_and_as_slabinfo(tmp_path):

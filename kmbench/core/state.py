@@ -141,6 +141,7 @@ LINE = (
     ("writer", "i4"),  # CPU + 1 that wrote it last; 0 = nobody yet
     ("near", "i4"),  # times it came from another CPU of the writer's node,
     ("far", "i4"),  # and of another node
+    ("writes", "i4"),  # times it was written
     ("written", "i8"),  # when it was written last
 )
 

@@ -7,7 +7,7 @@ know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from kmbench.store.catalogue import METRICS, STORED
 
 __all__ = [
     "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
-    "polars_schema",
+    "polars_schema", "schema_of",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -78,6 +78,9 @@ _RUNS = (
     Field("versions", TEXT, "json", "versions of kmbench and of the plugins that took part"),
     Field("hardware", TEXT, "", "hardware profile that ns are of: its name and content hash"),
     Field("cpus", INT, "count", "CPUs of the modelled machine"),
+    Field("nodes", INT, "count", "its nodes", optional=True),
+    Field("running", INT, "count", "CPUs that run the workload at once", optional=True),
+    Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
     Field("groups", INT, "count", "memory control groups, the root included"),
     Field("events", INT, "count", "events of the stream"),
     Field("allocs", INT, "count", "allocations that succeeded"),
@@ -90,6 +93,7 @@ _RUNS = (
     Field("skipped", INT, "count", "events that made no sense and were passed over"),
     Field("status", TEXT, "", "ok, or failed"),
     Field("error", TEXT, "", "one line, when failed", optional=True),
+    Field("traceback", TEXT, "", "where it failed, as Python tells it", optional=True),
     *(
         Field(m.name, FLOAT, m.unit, m.definition, True, m.direction or "")
         for m in STORED
@@ -208,8 +212,13 @@ TABLES: dict[str, tuple[Field, ...]] = {
 @cache
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of ``table`` with metadata on every field and the version on the whole."""
+    return schema_of(table, TABLES[table])
+
+
+def schema_of(table: str, columns: Sequence[Field]) -> pa.Schema:
+    """The Arrow schema of a table ``table`` with these columns."""
     fields = []
-    for field in TABLES[table]:
+    for field in columns:
         words = {"unit": field.unit, "meaning": field.meaning, "direction": field.direction}
         metadata = {key: value for key, value in words.items() if value}
         fields.append(pa.field(field.name, field.type, metadata=metadata))

@@ -38,6 +38,7 @@ from kmbench.core.ops import (
     outlined,
     table,
 )
+from kmbench.design import Fact
 from kmbench.errors import unknown
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
@@ -198,4 +199,15 @@ costa_2012 = Strategy(
     accounting=lambda p: Accounting(copies=True, counter_locked=True),
     prepare=prepare,
     copy_name="{cache}-{row:x}",
+    design={
+        "selection": Fact("opt-in caches: dentry", prepare),
+        "contexts": Fact("kthread", select),
+        "unit": Fact("slab pages", slab_new),
+        "caches": Fact("copy a group, made with the group", cg_create),
+        "charge_point": Fact("after the slab's pages", slab_new),
+        "counters": Fact("kmem, or memory instead (independent=false)", counter),
+        "limit": Fact("NULL", slab_new),
+        "deletion": Fact("slabs and charge go to the parent, full slabs at a free", cg_offline),
+        "root": Fact("not accounted", select),
+    },
 )

@@ -177,6 +177,7 @@ class Cache:
             if self.partial_limit:
                 self._put_cpu_partial(cpu, slab)
             else:
+                self.list_lock[slab.node].write()
                 self._put_node_partial(slab)
         elif slab.where is Where.NODE_PARTIAL and slab.inuse == 0:
             self.list_lock[slab.node].write()
@@ -209,12 +210,14 @@ class Cache:
 
     def _unfreeze_partials(self, cpu: int) -> None:
         slabs, self.cpus[cpu].partial = self.cpus[cpu].partial, []
+        node = None  # whose list_lock is held
         for slab in slabs:
+            if slab.node != node:
+                node = slab.node
+                self.list_lock[node].write()
             self._put_node_partial(slab)
 
     def _put_node_partial(self, slab: Slab, head: bool = False) -> None:
-        if not head:
-            self.list_lock[slab.node].write()
         if self._is_surplus(slab):
             self._discard(slab)
             return
