@@ -150,6 +150,7 @@ static void free_pages(struct sim *S, int pfn, int order)
 		(line)->writer = (S)->k->cpu + 1;				\
 	}									\
 	(line)->written = (S)->k->now;						\
+	(line)->writes++;							\
 } while (0)
 
 /* --- counters and the page stock --- */
@@ -729,7 +730,6 @@ static void discard(struct sim *S, int slab, int cpu)
 
 static void put_on_node(struct sim *S, int cache, int slab, int cpu)
 {
-	write_line(S, &S->node[cache], 1);
 	if (!S->slab[slab].inuse && S->node[cache].nr_partial >= S->cache[cache].min_partial)
 		discard(S, slab, cpu);
 	else
@@ -755,6 +755,7 @@ static void put_cpu_partial(struct sim *S, int cache, int cpu, int slab)
 
 	if (pc->partial && pc->nr_partial >= S->cache[cache].cpu_partial) {
 		count(S, DRAIN_CPU_PARTIAL);
+		write_line(S, &S->node[cache], 1);
 		for (int old = pc->partial, next; old; old = next) {
 			next = S->slab[old].next;
 			put_on_node(S, cache, old, cpu);
@@ -792,6 +793,7 @@ static void free_slow(struct sim *S, int cache, int cpu, int slab)
 			put_cpu_partial(S, cache, cpu, slab);
 		} else {
 			count(S, FREE_FULL_TO_NODE);
+			write_line(S, &S->node[cache], 1);
 			put_on_node(S, cache, slab, cpu);
 		}
 		break;

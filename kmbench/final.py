@@ -22,20 +22,20 @@ def final_figures(S: State) -> dict[str, float | None]:
         "zombie_lifetime": zombie_lifetime(S),
         "dead_caches": dead_caches(S),
         **left_behind(S),
-        **hottest_line(S),
+        "hot_line_writes": hottest_line(S),
     }
 
 
-def hottest_line(S: State) -> dict[str, float | None]:
-    """Moves of the line that moved most, per allocation of the stream; of several, the first."""
+def hottest_line(S: State) -> float | None:
+    """Writes of the line that moved most, per allocation of the stream; of several, the first."""
     allocs = int(S.k["nr_allocs"][0])
     if not allocs:
-        return {"hot_line_near": None, "hot_line_far": None}
-    lines = [S.counter[["near", "far"]], S.node[["near", "far"]]]
-    near = np.concatenate([part["near"] for part in lines]).astype(np.int64)
-    far = np.concatenate([part["far"] for part in lines]).astype(np.int64)
-    at = int(np.argmax(near + far))
-    return {"hot_line_near": float(near[at] / allocs), "hot_line_far": float(far[at] / allocs)}
+        return None
+    lines = [table[["near", "far", "writes"]] for table in (S.counter, S.node)]
+    moves = np.concatenate([part["near"].astype(np.int64) + part["far"] for part in lines])
+    writes = np.concatenate([part["writes"] for part in lines])
+    hot = int(np.argmax(moves))
+    return float(writes[hot] / allocs) if moves[hot] else 0.0
 
 
 def misattributed(S: State) -> float:

@@ -68,7 +68,7 @@ _WORDS = {str: "a string", float: "a number", dict: "a table", bool: "true or fa
 
 
 def published_from(values: Any, where: str) -> tuple[Published, ...]:
-    """The entries ``[[published]]`` of a scenario; UsageProblem names the one that is wrong."""
+    """The ``[[published]]`` entries of a scenario; UsageProblem names the one that is wrong."""
     if not isinstance(values, list) or not all(isinstance(entry, dict) for entry in values):
         raise UsageProblem(f"{where}: published: expected [[published]] tables")
     entries = tuple(_entry(dict(e), f"{where}: published {i}") for i, e in enumerate(values, 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from kmbench.core.build import Accounting
 from kmbench.core.hooks import STRATEGY_HOOKS
-from kmbench.core.paths import MAX_PLUGIN_PATHS, Path
+from kmbench.core.paths import MAX_PLUGIN_PATHS, Ops, Path
 from kmbench.core.tables import Table, table
 from kmbench.design import ROWS, Fact
 from kmbench.errors import PluginProblem, did_you_mean
@@ -24,8 +24,9 @@ class Strategy:
     `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
     setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
     `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is removed.
-    `paths` are counted by ``count(S, PLUGIN_PATH + i)``.  `design` says in few words what it does,
-    by rows of :data:`kmbench.design.ROWS`.
+    `paths` are counted by ``count(S, PLUGIN_PATH + i)``.  `path_ops` says, given the parameters,
+    which paths, also of the host, cost other operations than they are declared with.  `design` says
+    in few words what it does, by rows of :data:`kmbench.design.ROWS`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Strategy:
     parameters: tuple[Parameter, ...] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
+    path_ops: Callable[[dict], Mapping[str, Ops]] = lambda parameters: {}
     accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
     prepare: Callable | None = None
     copy_name: str = "{cache}({group})"

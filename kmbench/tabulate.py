@@ -6,11 +6,20 @@ import numpy as np
 import pyarrow as pa
 
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
-from kmbench.core.paths import ALLOC_PATH, FREE_PATH, PATHS, PLUGIN_PATH, Ops
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.paths import (
+    ALLOC_PATH,
+    ARRAY_ALLOC,
+    ARRAY_FREE,
+    FREE_PATH,
+    PATHS,
+    PLUGIN_PATH,
+    Ops,
+)
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.simulate import Outcome
-from kmbench.store.schema import make_table
+from kmbench.store.schema import TEXT, make_table
 from kmbench.strategy import Strategy
 
 Columns = dict[str, np.ndarray]
@@ -18,7 +27,7 @@ Columns = dict[str, np.ndarray]
 
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
-    names = [group.name for group in setup.groups]
+    names = pa.array([group.name for group in setup.groups], TEXT)
 
     def more(columns: Columns) -> dict:
         return {"group": (columns["memcg"] - 1, names)}
@@ -39,12 +48,13 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
     ]
     if strategy.dead_suffix:
         names += [name + strategy.dead_suffix for name in names]
+    labels = pa.array(names, TEXT)
 
     def more(columns: Columns) -> dict:
         dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
         slab = columns["pages_per_slab"] * setup.machine.page_size
         return {
-            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), names),
+            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), labels),
             "slab_bytes": columns["num_slabs"] * slab,
         }
 
@@ -63,14 +73,17 @@ def _sampled(
     return pa.concat_tables(parts)
 
 
-def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
+def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:
     """One row per path that was taken, with its operations in all."""
     counts = outcome.S.path["count"].copy()
     k = outcome.S.k[0]
     # every allocation and free passes these; the engine need not count them twice
-    counts[ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
-    counts[FREE_PATH] = k["nr_frees"]
+    on_slab = SLAB_TABLE in outcome.S._fields
+    counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
+    counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
     known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
+    other = strategy.path_ops(parameters)
+    known = [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
         "path": [path.name for path, _ in taken],

@@ -86,10 +86,9 @@ def test_thinning_keeps_means_and_ends(one):
 
 
 def test_caches_of_a_run(one):
-    with_bytes = one.caches.with_columns(slab_bytes=pl.col("num_slabs") * 4096)
-    slabs = timelines.slab_curves(with_bytes).collect()
+    slabs = timelines.slab_curves(one.caches).collect()
     assert set(slabs["slabs"]) == {11 * 4096, 26 * 4096, 12 * 4096}
-    families = timelines.cache_families(with_bytes).collect()
+    families = timelines.cache_families(one.caches).collect()
     assert families.filter(cache="dentry")["live"].to_list() == [19_200.0] * 4
 
 

@@ -17,12 +17,13 @@ import polars as pl
 from kmbench.hardware.profile import Profile
 from kmbench.store.schema import LINE_VECTOR, VECTOR
 
-__all__ = ["PRICED", "closed_loop", "near_ns", "price", "price_runs"]
+__all__ = ["PRICED", "closed_loop", "fetch_ns", "near_ns", "price", "price_runs"]
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
 ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
+TINY_NS = 1e-9
 
 
 def near_ns(profile: Profile) -> float:
@@ -57,8 +58,8 @@ def price(ops: pl.LazyFrame, profile: Profile) -> pl.LazyFrame:
 def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.DataFrame:
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
-    `runs` needs ``run_id``, ``allocs``, ``frees``, ``cpus``, ``hot_line_near`` and
-    ``hot_line_far``; `ops` is the table of the same runs.
+    `runs` needs ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``, ``think_ns``
+    and ``hot_line_writes``; `ops` is the table of the same runs.
     """
     prices = price(ops, profile).collect()
     by_run: dict[str, dict[str, tuple[float, float]]] = {}
@@ -83,12 +84,20 @@ def _run_prices(
     values["charge_ns"] = ns.get("charge", 0.0) / allocs
     values["line_ns"] = ns.get("line", 0.0) / allocs
     values["pair_ns"] = sum(v for v in values.values() if v is not None)
-    if run["hot_line_near"] is not None:
-        hot = run["hot_line_near"] * near_ns(profile)
-        hot += run["hot_line_far"] * profile.ns("line_remote")
-        waits = sum(total for _, total in phases.values()) / allocs
-        values["pairs_per_s"] = closed_loop(values["pair_ns"] - hot - waits, hot, run["cpus"])
+    if run["hot_line_writes"] is not None and run["running"]:
+        own = values["pair_ns"] - values["line_ns"] + run["think_ns"]
+        hot = run["hot_line_writes"] * fetch_ns(profile, run["cpus"], run["nodes"])
+        values["pairs_per_s"] = closed_loop(own, hot, run["running"])
     return values
+
+
+def fetch_ns(profile: Profile, cpus: int, nodes: int) -> float:
+    """A line that all CPUs of a machine write in turn: the mean over the CPUs it can come from."""
+    if cpus == 1:
+        return 0.0
+    near = cpus // nodes - 1
+    far = cpus - 1 - near
+    return (near * near_ns(profile) + far * profile.ns("line_remote")) / (near + far)
 
 
 def closed_loop(own_ns: float, hot_ns: float, cpus: int) -> float:
@@ -102,6 +111,6 @@ def closed_loop(own_ns: float, hot_ns: float, cpus: int) -> float:
     rate = 0.0
     for customers in range(1, cpus + 1):
         at_line = hot_ns * (1 + waiting)
-        rate = customers / (own_ns + at_line)
+        rate = customers / max(own_ns + at_line, TINY_NS)
         waiting = rate * at_line
     return rate * 1e9

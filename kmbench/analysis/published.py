@@ -1,9 +1,9 @@
 """Published figures beside ours: runs the scenarios that carry them, prices, and judges.
 
-An entry that ``calibrates`` is not a prediction.  The costs of the profile, but for those of lines
-between CPUs, are scaled by one factor such that this figure is met; all other figures of the
-scenario are then priced with it.  So a calibration on what was measured without accounting predicts
-what accounting costs.
+An entry that ``calibrates`` is not a prediction.  The costs of the profile, but for its ``FIXED``
+ones, are scaled by one factor such that this figure is met; all other figures of the scenario are
+then priced with it.  So a calibration on what was measured without accounting predicts what
+accounting costs.
 """
 
 from __future__ import annotations
@@ -125,13 +125,15 @@ def _judge_one(
 
 
 def calibrated(profile: Profile, entry: Published, results: Results) -> Profile:
-    """`profile` with the costs of a CPU's own operations scaled such that `entry` is met."""
-    ours = _figure(entry, results, profile)
-    if not ours:
+    """`profile` scaled such that `entry` is met, where no line between CPUs has a part in it."""
+    ours, fixed = (_figure(entry, results, p) for p in (profile, profile.scaled(0)))
+    value = entry.value
+    if ours is None or fixed is None or ours == fixed:
         raise UsageProblem(f"{entry.figure}: no value to calibrate on")
     (term,), _ = entry.terms
-    higher = select_metrics([term.metric])[0].direction == "higher"
-    return profile.scaled(ours / entry.value if higher else entry.value / ours)
+    if select_metrics([term.metric])[0].direction == "higher":  # a rate: its inverse adds up
+        value, ours, fixed = 1 / value, 1 / ours, 1 / fixed if fixed else 0.0
+    return profile.scaled((value - fixed) / (ours - fixed))
 
 
 def _figure(entry: Published, results: Results, profile: Profile) -> float | None:

@@ -70,12 +70,13 @@ def slab_curves(caches: pl.LazyFrame, points: int = POINTS) -> pl.LazyFrame:
 def cache_families(caches: pl.LazyFrame) -> pl.LazyFrame:
     """Per run and root cache, its copies included, means over samples.
 
-    Columns: ``run_id``, ``cache`` (name of the root cache), ``slabs`` and ``live`` (bytes),
-    ``objects``, ``copies`` (that hold slabs), ``object_size``.
+    Columns: ``run_id``, ``family`` (row of the root cache), ``cache`` (its name; null where only
+    copies ever held slabs), ``slabs`` and ``live`` (bytes), ``objects``, ``copies`` (that hold
+    slabs), ``object_size``.
     """
     family = pl.when(pl.col("root") > 0).then(pl.col("root")).otherwise(pl.col("cache"))
     samples = caches.group_by("run_id").agg(samples=pl.col("sample").n_unique())
-    names = caches.filter(pl.col("root") == 0).select("run_id", "name", family="cache").unique()
+    own_name = pl.col("name").filter(pl.col("root") == 0).first().cast(pl.String)
     return (
         caches.group_by("run_id", family.alias("family"))
         .agg(
@@ -84,12 +85,13 @@ def cache_families(caches: pl.LazyFrame) -> pl.LazyFrame:
             objects=pl.col("live_objs").sum(),
             copies=((pl.col("memcg") > 0) & (pl.col("num_slabs") > 0)).sum(),
             object_size=pl.col("object_size").max(),
+            cache=own_name,
         )
         .join(samples, on="run_id")
-        .join(names, on=["run_id", "family"])
         .select(
             "run_id",
-            pl.col("name").cast(pl.String).alias("cache"),
+            "family",
+            "cache",
             (pl.col("slabs", "live", "objects", "copies") / pl.col("samples")),
             "object_size",
         )

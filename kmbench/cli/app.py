@@ -22,10 +22,13 @@ __all__ = ["app", "main"]
 VERBS = {
     "run": "Run strategies over a scenario and compare them.",
     "compare": "Compare stored runs, strategies side by side.",
+    "report": "Write stored runs as a page with interactive figures.",
+    "asv": "Import measurements of asv; compare machines and commits.",
     "show": "Show one run as the kernel's files would.",
     "published": "Put figures that others measured beside ours.",
     "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
+    "sweep": "Make every run of a grid, on one machine or many.",
     "plugins": "List strategies, workloads and other plugins.",
     "doctor": "Check this installation and this machine.",
 }

@@ -46,16 +46,25 @@ def command(action: str, files: tuple[str, ...], as_json: bool) -> None:
             "plugins": [asdict(plugin) for plugin in plugins.loaded],
             "strategies": [_described(item) for item in plugins.strategies.values()],
             "workloads": [_described(item) for item in plugins.workloads.values()],
+            "executors": [
+                {"name": item.name, "description": item.description}
+                for item in plugins.executors.values()
+            ],
         }
         emit(f"{json_text(document)}\n".encode(), None)
         return
     left = [Column(name, left=True) for name in ("plugin", "version", "registers")]
     rows = [
-        [p.name, f"{p.distribution} {p.version}", p.error or ", ".join(p.strategies + p.workloads)]
+        [p.name, f"{p.distribution} {p.version}", p.error or ", ".join(p.registered)]
         for p in plugins.loaded
     ]
     grids = [Grid("plugins", left, rows)]
-    for title, known in (("strategies", plugins.strategies), ("workloads", plugins.workloads)):
+    kinds = {
+        "strategies": plugins.strategies,
+        "workloads": plugins.workloads,
+        "executors": plugins.executors,
+    }
+    for title, known in kinds.items():
         columns = [Column(name, left=True) for name in ("name", "description")]
         grids.append(Grid(title, columns, [[i.name, i.description] for i in known.values()]))
     emit(("\n\n".join(as_text(grid, 140) for grid in grids) + "\n").encode(), None)

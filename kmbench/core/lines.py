@@ -38,3 +38,4 @@ def write_line(S, line, lock):
     if line.writer != k.cpu + 1:
         fetch_line(S, line, lock)
     line.written = k.now
+    line.writes += 1

@@ -89,6 +89,17 @@ def counter_force(S, which, memcg, nr):
 
 
 @outlined
+def counter_note(S, which, memcg, nr):
+    """Keep a counter that costs nothing by itself: per-CPU statistics that readers add up."""
+    g = memcg
+    while g > 0:
+        c = S.counter[g * 2 + which]
+        c.usage += nr
+        c.watermark = max(c.watermark, c.usage)
+        g = S.memcg[g].parent
+
+
+@outlined
 def counter_uncharge(S, which, memcg, nr, stop):
     """Take `nr` pages off `memcg` and its ancestors, up to but excluding row `stop` (0: all)."""
     if nr == 0:

@@ -42,7 +42,8 @@ COSTS = {
 }
 """Every cost of a profile, in ns, and what it is."""
 
-LINES = ("line_core", "line_socket", "line_remote", "wait")  # what other CPUs have a part in
+FIXED = ("irq", "atom", "spin", "line_core", "line_socket", "line_remote", "wait")
+"""Costs that one instruction or another CPU decides, not the code around operations."""
 DEFAULT = "server"  # prices runs whose scenario names no hardware
 _FOLDER = Path(__file__).parent / "profiles"
 _LIMITS = {
@@ -89,13 +90,13 @@ class Profile:
         return f"{self.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def scaled(self, factor: float) -> Profile:
-        """The same machine with the costs of a CPU's own operations times `factor`.
+        """The same machine with its costs times `factor`, but for those that are ``FIXED``.
 
-        Lines between CPUs take as long as they did, however much code stands between operations.
+        An operation stands for the code around it: how much that is a calibration can tell.
         """
         costs = {
             name: cost
-            if name in LINES
+            if name in FIXED
             else Cost(cost.ns * factor, f"{cost.source}; times {factor:.4g}")
             for name, cost in self.costs.items()
         }

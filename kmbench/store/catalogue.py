@@ -231,12 +231,8 @@ _CATALOGUE = (
         "time before, per allocated object.",
     ),
     Metric(
-        "hot_line_near", "O6.near", "ops", "lower", "hottest line, near",
-        "Moves between CPUs of one node of the line that moved most, per allocated object.",
-    ),
-    Metric(
-        "hot_line_far", "O6.far", "ops", "lower", "hottest line, far",
-        "Moves between nodes of the line that moved most, per allocated object.",
+        "hot_line_writes", "O6", "ops", "lower", "writes of the hottest line",
+        "Writes of the line that moved most, per allocated object; 0 if none moved.",
     ),
     Metric(
         "alloc_ns", "T1", "ns", "lower", "allocation",
@@ -270,9 +266,9 @@ _CATALOGUE = (
     ),
     Metric(
         "pairs_per_s", "T7", "pairs/s", "higher", "pairs/s on all CPUs",
-        "Objects allocated and freed per second if all CPUs of the machine did nothing else, "
-        "taking turns at the line that moves most (O6): mean value analysis of one server and a "
-        "delay.",
+        "Objects allocated and freed per second if all CPUs that run the workload did nothing "
+        "else, taking turns at the line that moves most (O6): mean value analysis of one server "
+        "and a delay.",
     ),
     Metric(
         "failed_allocs", "F1", "count", "lower", "failed allocations",

@@ -27,6 +27,7 @@ from kmbench.core.ops import (
     counter_add,
     counter_charge,
     counter_force,
+    counter_note,
     counter_uncharge,
     holder,
     inlined,
@@ -52,17 +53,15 @@ TABLES = {
 (
     STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
 ) = range(PLUGIN_PATH, PLUGIN_PATH + 8)  # fmt: skip
-PATHS = (
-    Path("byte_stock_hit", "charge", Ops(br=3, ptr=2, pcpu=2, irq=1)),
-    Path("byte_stock_miss", "charge", Ops(br=3, ptr=2, pcpu=1, irq=1, rcu=1)),
-    Path("byte_stock_back", "charge", Ops(br=3, ptr=2, pcpu=2, irq=1)),
-    Path("byte_stock_drain", "charge", Ops(br=2, ptr=2, pcpu=1, atom=2)),
-    Path("byte_stock_pages_back", "charge", Ops(br=1, ptr=1)),
-    Path("kmem_statistic", "charge", Ops(ptr=1)),
-    # mod_memcg_lruvec_state: this CPU's counters of the group and its lruvec
-    Path("vmstat_update", "charge", Ops(br=2, ptr=3, pcpu=2, rcu=1)),
-    # current_obj_cgroup of 6.7+: a pointer in the task says root; 5.9 looks up the css under RCU
-    Path("objcg_of_root", "alloc", Ops(br=3, ptr=1)),
+PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
+    Path("byte_stock_hit", "charge", Ops()),
+    Path("byte_stock_miss", "charge", Ops()),
+    Path("byte_stock_back", "charge", Ops()),
+    Path("byte_stock_drain", "charge", Ops()),
+    Path("byte_stock_pages_back", "charge", Ops()),
+    Path("kmem_statistic", "charge", Ops()),
+    Path("vmstat_update", "charge", Ops()),
+    Path("objcg_of_root", "charge", Ops()),
 )
 
 
@@ -71,12 +70,14 @@ def charge_pages(S, P, cpu, memcg, nr, gfp):
     """Charge whole pages: the memory counter, then kmem; False when over a limit.
 
     kmem is a v1 limit of its own up to 5.15 (a failure gives the memory charge back) and a plain
-    statistic since 5.16.
+    counter since 5.16.  cgroup v2 has none: what is kept here is the statistic of each CPU.
     """
     if try_charge(S, cpu, memcg, nr, gfp):
         return False
     count(S, KMEM_LEVEL)
-    if P.par[0].kmem_limit and counter_charge(S, COUNTER_KMEM, memcg, nr):
+    if P.par[0].cgroup_v2:
+        counter_note(S, COUNTER_KMEM, memcg, nr)
+    elif P.par[0].kmem_limit and counter_charge(S, COUNTER_KMEM, memcg, nr):
         if gfp & GFP_NOFAIL == 0:
             counter_uncharge(S, COUNTER_MEMORY, memcg, nr, 0)
             return False
@@ -102,7 +103,10 @@ def hand_over(S, memcg, target):
 @outlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
-    counter_uncharge(S, COUNTER_KMEM, memcg, nr, 0)
+    if P.par[0].cgroup_v2:
+        counter_note(S, COUNTER_KMEM, memcg, -nr)
+    else:
+        counter_uncharge(S, COUNTER_KMEM, memcg, nr, 0)
     if through_stock and memcg > 1:
         refill_stock(S, cpu, memcg, nr)
     else:

@@ -58,6 +58,7 @@ from kmbench_mainline.byte_stock import (
     uncharge_plain,
     vmstat_later,
 )
+from kmbench_mainline.objcg_ops import ops_of_5_9, ops_of_6_18
 
 FORCES = GFP_NOFAIL | CTX_MEMALLOC  # charges that go over the limit in both eras
 VECTOR_BYTES = 8  # an object's pointer in the vector
@@ -264,10 +265,14 @@ linux_5_9 = Strategy(
         "deletion": Fact("obj_cgroup goes to the parent; kernel pages: zombie", cg_offline),
     },
     paths=PATHS,
+    path_ops=ops_of_5_9,
     parameters=(
         Parameter("trim", False, "keep the rest of a page when a stock exceeds one (5.14+)"),
         Parameter("vmstat_batch", False, "slab bytes reach the statistics by the page (5.14+)"),
         *_OBJ_STOCK,
+        Parameter("task_objcg", False, "the task knows its obj_cgroup (6.7+)"),
+        Parameter("stock_irq", True, "interrupts are off while a stock is used (up to 6.14)"),
+        Parameter("cgroup_v2", False, "there is no kmem counter of its own"),
         Parameter("kmem_limit", True, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
         Parameter("as_posted", False, "a failed charge hands the object out unbilled (5.9.x bug)"),
         Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
@@ -296,10 +301,12 @@ linux_6_18 = Strategy(
         "limit": Fact(f"NULL; go over it: {words(FORCES | GFP_HIGH)}", charge_pages),
     },
     paths=PATHS,
+    path_ops=ops_of_6_18,
     parameters=(
         Parameter("trim", True, "keep the rest of a page when a stock exceeds one (5.14+)"),
         Parameter("vmstat_batch", True, "slab bytes reach the statistics by the page (5.14+)"),
         *_OBJ_STOCK,
+        Parameter("cgroup_v2", False, "there is no kmem counter of its own"),
         Parameter("kmem_limit", False, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
         Parameter("stock_slots", 7, "groups a CPU's page stock holds", "slots", 1),
         Parameter("stock_batch", 64, "pages a page stock slot is charged by", "pages", 1),

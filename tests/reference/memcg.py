@@ -30,6 +30,7 @@ class Line:
         self.host = host
         self.last = None  # CPU
         self.when = 0
+        self.writes = 0
         self.near = 0
         self.far = 0
 
@@ -41,10 +42,11 @@ class Line:
             else:
                 self.far += 1
         self.last = cpu
+        self.writes += 1
         self.when = host.now
 
-    def observe(self) -> tuple[int | None, int, int, int]:
-        return (self.last, self.when, self.near, self.far)
+    def observe(self) -> tuple[int | None, int, int, int, int]:
+        return (self.last, self.when, self.near, self.far, self.writes)
 
 
 class PageCounter:

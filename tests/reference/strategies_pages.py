@@ -139,7 +139,7 @@ class Linux45(PageUnit):
     def die(self, copy):
         """Deactivated: it keeps no slabs that it does not need."""
         super().die(copy)
-        copy.spec = copy.spec._replace(min_partial=0, cpu_partial=0, cpu_partial_slabs=0)
+        copy.deactivate()
 
     def cg_offline(self, row, cpu):
         for copy in self.copies_paid_by(row):
