@@ -386,13 +386,14 @@ ALLOC = per_design(
     costa_2012="br 1, ptr 2, rcu 1", souhlal_2012_v1="br 4, ptr 3, rcu 1",
     souhlal_2012_v2="br 4, ptr 3, rcu 1", kamezawa_2012="br 3, ptr 3, rcu 1",
     ubc_2006="br 3, ptr 2, irq 1, spin 1", tcp_memcontrol="br 3, ptr 2, atom 1",
-    linux_3__8="br 4, ptr 4, rcu 1", linux_5__9="br 5, ptr 5, pcpu 4, rcu 1, irq 1",
-    linux_6__18="br 3, ptr 2, pcpu 2, irq 1", others="br 3, ptr 3, pcpu 2, rcu 1",
+    linux_3__8="br 4, ptr 4, rcu 1", linux_5__9="br 15, ptr 8, pcpu 6, rcu 5, irq 2",
+    linux_6__18="br 13, ptr 4, pcpu 3, rcu 1", others="br 3, ptr 3, pcpu 2, rcu 1",
 )  # fmt: skip
 FREE = per_design(
     costa_2012="0", souhlal_2012_v1="br 1, ptr 1, atom 2", souhlal_2012_v2="br 1, ptr 1, atom 2",
     ubc_2006=ALLOC["ubc-2006"], tcp_memcontrol=ALLOC["tcp-memcontrol"],
-    linux_5__9=ALLOC["linux-5.9"], linux_6__18=ALLOC["linux-6.18"], others="br 1, ptr 1",
+    linux_5__9="br 9, ptr 6, pcpu 4, rcu 2, irq 2", linux_6__18="br 9, ptr 4, pcpu 3, rcu 1",
+    others="br 1, ptr 1",
 )  # fmt: skip
 
 
