@@ -69,8 +69,8 @@ __all__ = [
     "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH", "Path",
     "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count",
     "counter_add", "counter_charge", "counter_force", "counter_note", "counter_uncharge",
-    "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy", "drain_all_stock", "holder", "inlined",
-    "make_copy", "move_partial_slabs", "move_slab", "next_u32", "online_ancestor", "outlined",
-    "rebill_copy", "refill_stock", "reparent", "schedule_work", "shrink_cache", "table",
+    "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy", "drain_all_stock",
+    "holder", "inlined", "make_copy", "move_partial_slabs", "move_slab", "next_u32", "online_ancestor",
+    "outlined", "rebill_copy", "refill_stock", "reparent", "schedule_work", "shrink_cache", "table",
     "try_charge", "unbilled_as",
 ]  # fmt: skip

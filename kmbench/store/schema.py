@@ -18,7 +18,10 @@ from kmbench.core.events import FAIL_NAMES
 from kmbench.errors import KmbenchError
 from kmbench.store.catalogue import METRICS, STORED
 
-__all__ = ["SCHEMA_VERSION", "LINE_VECTOR", "TABLES", "VECTOR", "arrow_schema", "make_table", "polars_schema"]
+__all__ = [
+    "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
+    "polars_schema",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"kmbench.schema"

@@ -22,7 +22,6 @@ from kmbench.core.tables import table
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload, generated
 
-
 STEPS = 4  # of a message: sk_buff, pages, and both back
 
 
