@@ -46,7 +46,7 @@ struct sim {
 	struct fail *fail;
 	struct byte_stock *byte_stock; /* linux-6.18: one slot of MAX_SLOTS is in use */
 	struct left *left;
-	struct key *key;
+	struct mode *mode;
 	struct selected *selected; /* costa-2012 */
 	int32_t internal_mask, rcu_mask, nr_pfns, nr_caches_max, nr_fails_max, independent;
 };
@@ -434,7 +434,7 @@ static inline void strategy_cg_create(struct sim *S, int memcg)
 {
 #if STRATEGY == LINUX_6_18
 	if (memcg > 1)
-		S->key->on = 1;
+		S->mode->on = 1;
 #else
 	(void)S, (void)memcg;
 #endif
@@ -543,7 +543,7 @@ static inline void account_vmstat(struct sim *S, struct byte_stock *stock, int n
 		stock->node = node;
 	}
 	*bytes += nr_bytes;
-	if (abs(*bytes) > S->k->page_size) {
+	if (abs(*bytes) > S->mode->batch) {
 		*bytes = 0;
 		count(S, VMSTAT_UPDATE);
 	}
@@ -626,7 +626,7 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (!(S->cache[cache].slab_flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
 		return billed;
 	if (memcg <= 1) {
-		S->path[OBJCG_OF_ROOT].count += S->key->on;
+		S->path[OBJCG_OF_ROOT].count += S->mode->on;
 		return billed;
 	}
 	if (gfp & CTX_INTERRUPT)

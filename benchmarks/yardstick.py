@@ -32,7 +32,7 @@ _RECORDS = {
     "path": state.PATH, "unbilled": state.UNBILLED, "pfn": state.PFN, "area": state.AREA,
     "internal": state.INTERNAL, "rcu": state.RCU, "fail": state.FAILURE,
     **{name: byte_stock.TABLES[table].dtype
-       for name, table in (("byte_stock", "stock"), ("left", "left"), ("key", "key"))},
+       for name, table in (("byte_stock", "stock"), ("left", "left"), ("mode", "mode"))},
     "selected": np.dtype([("on", "i4")]),
 }  # fmt: skip
 _CONSTANTS = {
@@ -47,7 +47,7 @@ _CONSTANTS = {
 # tables that struct sim points to, in its order, and then the strategies' own
 _TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "child", "path",
            "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
-_OWN = {"byte_stock": "stock", "left": "left", "key": "key", "selected": "selected"}
+_OWN = {"byte_stock": "stock", "left": "left", "mode": "mode", "selected": "selected"}
 
 
 class YardstickProblem(Exception):

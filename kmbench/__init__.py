@@ -12,6 +12,7 @@ from kmbench.hookspecs import hookimpl
 if TYPE_CHECKING:
     from kmbench.core.build import Accounting
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
+    from kmbench.executor import ExecutorPlugin
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
     from kmbench.runs import run
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Accounting": "kmbench.core.build",
+    "ExecutorPlugin": "kmbench.executor",
     "Host": "kmbench.workload",
     "KmbenchError": "kmbench.errors",
     "OpenWorkload": "kmbench.workload",

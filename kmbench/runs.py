@@ -5,8 +5,10 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,8 @@ from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.core.slab_geometry import on_slab
+from kmbench.errors import one_line
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
@@ -71,8 +75,16 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    for plan in plans:
-        execute(plan, out, progress)
+    # storing a run (compressing, syncing) goes on beside the simulation of the next one
+    with ThreadPoolExecutor(1) as storing:
+        stored: Future = Future()
+        stored.set_result(None)
+        for plan in plans:
+            began = time.perf_counter()
+            outcome = replay(plan, progress)
+            stored.result()
+            stored = storing.submit(store, plan, outcome, out, began)
+        stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
 
 
@@ -89,6 +101,8 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         for s in chosen
     ]
     workload = source.open(given, scenario.host())
+    if scenario.allocator == "slab":
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.era))
     common = {
         "scenario": {
             k: v
@@ -113,26 +127,41 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     return plans
 
 
-def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
-    """Make one run and store it."""
-    began = time.perf_counter()
+def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> Outcome:
+    """Make one run."""
     scenario, workload = plan.scenario, plan.workload
-    outcome = simulate(
+    return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
     )  # fmt: skip
+
+
+def perform(plan: Plan) -> tuple:
+    """Make one run; its row, its tables and its timing, as :func:`write_run` takes them."""
+    began = time.perf_counter()
+    return collect(plan, replay(plan), began)
+
+
+def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
+    """Store one run that began at `began` (``time.perf_counter``)."""
+    write_run(out, *collect(plan, outcome, began))
+
+
+def collect(plan: Plan, outcome: Outcome, began: float) -> tuple:
+    """A run's row, its tables and its timing."""
+    setup = plan.workload.setup
     tables = {
-        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
-        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
+        "timeline": timeline_table(outcome, setup, plan.run_id),
+        "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
         "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
-    write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
+    return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
 
 
 def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str, Any]:
     """The run's row: parameters, provenance, counts and metrics."""
-    scenario, setup, k = plan.scenario, plan.workload.setup, outcome.S.k[0]
+    setup, k = plan.workload.setup, outcome.S.k[0]
     totals = outcome.totals
     nr_samples = totals.shape[1]
     unaccounted = np.zeros((nr_samples, NR_CAUSES), np.int64)
@@ -147,13 +176,43 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
+    row = {
+        **known_row(plan),
+        "events": int(k["nr_events"]),
+        "allocs": int(k["nr_allocs"]),
+        "frees": int(k["nr_frees"]),
+        "failed_no_pages": int((causes == 1).sum()),
+        "failed_limit": int((causes == 2).sum()),
+        "failed_no_group": int((causes == 3).sum()),
+        "failed_no_id": int(k["nr_no_id"]),
+        "skipped": int(k["nr_skipped"]),
+        "status": "ok",
+        "model_ns": outcome.model_ns,
+        **metrics,
+    }
+    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), plan.scenario.profile())
+    return row | priced.select("hardware", *PRICED).row(0, named=True)
+
+
+def failed_row(plan: Plan, error: str, traceback: str) -> dict[str, Any]:
+    """The row of a run that came to nothing: what was asked for, and what went wrong."""
+    nothing = dict.fromkeys(
+        ("events", "allocs", "frees", "failed_allocs", "skipped", "model_ns"), 0
+    )
+    row = {**known_row(plan), **nothing}
+    return {**row, "status": "failed", "error": one_line(error), "traceback": traceback}
+
+
+def known_row(plan: Plan) -> dict[str, Any]:
+    """What is known of a run before it is made."""
+    scenario, setup = plan.scenario, plan.workload.setup
     versions = {
         key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")
     }
     workload_identity = {
         key: plan.identity[key] for key in ("scenario", "workload", "trace", "workload_plugin")
     }
-    row = {
+    return {
         "run_id": plan.run_id,
         "scenario": scenario.name,
         "scenario_params": _json(plan.identity["workload"]),
@@ -171,20 +230,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "running": plan.workload.running or setup.machine.cpus,
         "think_ns": plan.workload.think_ns,
         "groups": len(setup.groups),
-        "events": int(k["nr_events"]),
-        "allocs": int(k["nr_allocs"]),
-        "frees": int(k["nr_frees"]),
-        "failed_no_pages": int((causes == 1).sum()),
-        "failed_limit": int((causes == 2).sum()),
-        "failed_no_group": int((causes == 3).sum()),
-        "failed_no_id": int(k["nr_no_id"]),
-        "skipped": int(k["nr_skipped"]),
-        "status": "ok",
-        "model_ns": outcome.model_ns,
-        **metrics,
+        "hardware": scenario.profile().label,
     }
-    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), scenario.profile())
-    return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 
 def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
@@ -213,6 +260,11 @@ def _version(distribution: str) -> str:
     path = Path(distribution)
     if path.is_file():  # a local plugin file is known by its content
         return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return _installed(distribution)
+
+
+@cache
+def _installed(distribution: str) -> str:
     try:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:

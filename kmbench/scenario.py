@@ -15,7 +15,7 @@ from kmbench.workload import Host
 
 _TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-ALLOCATORS = ("slub",)
+ALLOCATORS = ("slub", "slab")
 
 
 def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
@@ -45,6 +45,8 @@ class Scenario:
     names to parameters that differ from their defaults; empty means every registered strategy.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
+    last one that has it; a recording runs on SLUB in the era that it was recorded in.
     `hardware` is the profile that prices operations, by name or as a TOML file; a scenario file
     that names one simulates its machine, but for what ``[machine]`` says otherwise.  `published`
     are figures to compare with (:mod:`kmbench.published`).
@@ -56,7 +58,7 @@ class Scenario:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     machine: Machine = Machine()
     allocator: str = "slub"
-    era: str = "6.18"
+    era: str = ""
     sample_every: str = "100 ms"
     seed: int = 0
     teardown: bool = False
@@ -83,12 +85,18 @@ class Scenario:
             )
         if not isinstance(self.teardown, bool):
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
-        for kind, value, known in (
-            ("allocator", self.allocator, ALLOCATORS),
-            ("era", self.era, ERAS),
-        ):
-            if value not in known:
-                raise unknown(kind, str(value), known).within(self.name)
+        if self.allocator not in ALLOCATORS:
+            raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
+        having = [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+        if not self.era:
+            object.__setattr__(self, "era", having[-1])
+        if self.era not in ERAS:
+            raise unknown("era", str(self.era), ERAS).within(self.name)
+        if self.era not in having:
+            raise UsageProblem(
+                f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
+                f"{', '.join(having)}"
+            )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
@@ -167,7 +175,12 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
 
 def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:
     """Apply ``--set a.b=value`` settings to the content of a scenario."""
-    for key, text in settings.items():
+    return set_values(values, {key: _value(text) for key, text in settings.items()}, name)
+
+
+def set_values(values: dict[str, Any], settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Set dotted keys in the content of a scenario."""
+    for key, value in settings.items():
         at = values
         *path, last = key.split(".")
         if path and path[0] == "strategies":  # a strategy's name may hold dots
@@ -175,8 +188,8 @@ def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> 
         for part in path:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
-                raise UsageProblem(f"{name}: --set {key}: {part!r} is not a table")
-        at[last] = _value(text)
+                raise UsageProblem(f"{name}: {key}: {part!r} is not a table")
+        at[last] = value
     return values
 
 
@@ -187,17 +200,21 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
-    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
-    path = Path(path)
+def read_scenario(path: Path) -> dict[str, Any]:
+    """The content of a scenario file.  Raises UsageProblem if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such scenario file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path}: not TOML: {error}") from None
-    values = set_keys(values, settings or {}, str(path))
+
+
+def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
+    path = Path(path)
+    values = set_keys(read_scenario(path), settings or {}, str(path))
     scenario = scenario_from(values, str(path), str(path.parent))
     return replace(scenario, name=values.get("name", path.stem))

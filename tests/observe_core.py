@@ -1,7 +1,8 @@
 """What the compiled core's state shows, in the terms of ``reference.observe.snapshot``."""
 
 from kmbench.core import events as ev
-from kmbench.core.state import UNLIMITED
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.state import FREE_LIST, FULL, NR_LISTS, PARTIAL_LIST, UNLIMITED
 from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
@@ -71,6 +72,54 @@ def _line(line):
 
 
 def _cache(S, k, row) -> dict:
+    return (_slab_cache if SLAB_TABLE in S._fields else _slub_cache)(S, k, row)
+
+
+def _slab_cache(S, k, row) -> dict:
+    c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
+    per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
+    per_node = [S.node[row * nodes + node] for node in range(nodes)]
+
+    def lists(where):
+        ends = [S.list[(row * nodes + node) * NR_LISTS + where] for node in range(nodes)]
+        slabs = [list(_walk(S, int(e["head"]))) for e in ends]
+        assert [len(s) for s in slabs] == [e["nr"] for e in ends]
+        return [[_shape(S, slab) for slab in part] for part in slabs]
+
+    def entries(first, count):
+        return [_shape(S, int(e["slab"])) for e in S.array[first : first + int(count)]]
+
+    def alien(here, there):
+        held = S.alien[(row * nodes + here) * nodes + there]["avail"]
+        return entries(int(c["alien"]) + (here * nodes + there) * int(c["alien_limit"]), held)
+
+    limit, shared = int(c["limit"]), int(c["shared_limit"])
+    free = sum(int(n["free_objects"]) for n in per_node)
+    return {
+        "num_slabs": int(c["nr_slabs"]),
+        "num_objs": int(c["num_objs"]),
+        "active_objs": int(c["num_objs"]) - free,
+        "live": sum(int(pc["live"]) for pc in per_cpu),
+        "full": lists(FULL),
+        "partial": lists(PARTIAL_LIST),
+        "free": lists(FREE_LIST),
+        "arrays": [
+            (entries(int(c["array"]) + cpu * limit, pc["avail"]), bool(pc["touched"]))
+            for cpu, pc in enumerate(per_cpu)
+        ],
+        "shared": [
+            (entries(int(c["shared"]) + i * shared, n["shared_avail"]), bool(n["shared_touched"]))
+            for i, n in enumerate(per_node)
+        ],
+        "aliens": {(i, j): alien(i, j) for i in range(nodes) for j in range(nodes) if i != j},
+        "list_lock": [_line(n) for n in per_node],
+        "timers": [(int(n["next_reap"]), bool(n["free_touched"])) for n in per_node],
+        "slabs_made": int(c["slabs_made"]),
+        "slabs_gone": int(c["slabs_gone"]),
+    }
+
+
+def _slub_cache(S, k, row) -> dict:
     c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
     per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
     on_nodes = [list(_walk(S, int(S.node[row * nodes + n]["head"]))) for n in range(nodes)]

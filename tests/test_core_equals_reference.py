@@ -87,6 +87,13 @@ def test_seeded_streams(seed, name, parameters, plugins):
 
 
 @pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
+@pytest.mark.parametrize("seed", range(SEEDS // 2))
+def test_seeded_streams_on_slab(seed, name, parameters, plugins):
+    setup, events = streams.to_slab(*streams.seeded_case(1000 + seed, EVENTS), seed)
+    assert_equal_on(setup, events, name, parameters, seed, plugins)
+
+
+@pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
 def test_waves_overflow_sheaves_and_barns(name, parameters, plugins):
     setup, events = streams.wave_case(1, waves=4 if JIT else 1)
     assert_equal_on(setup, events[: 4 * EVENTS], name, parameters, 1, plugins)

@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.sweep.grid import load_grid
+from kmbench.sweep.plan import plan_sweep
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -61,6 +63,14 @@ def test_every_scenario_loads_and_says_what_to_look_at():
         assert "ook at:" in path.read_text(), path
 
 
+def test_every_grid_of_the_repository_can_be_planned():
+    plugins = kmbench.load_plugins()
+    grids = sorted((ROOT / "sweeps").glob("*.toml"))
+    assert grids
+    for path in grids:
+        assert plan_sweep(load_grid(path), plugins).jobs
+
+
 def test_the_version_is_in_the_changelog():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
@@ -68,8 +78,8 @@ def test_the_version_is_in_the_changelog():
 
 def test_public_names():
     assert sorted(kmbench.__all__) == [
-        "Accounting", "Host", "KmbenchError", "OpenWorkload", "Parameter", "PluginProblem",
-        "Scenario", "Simulation", "Strategy", "UsageProblem", "Workload", "generated", "hookimpl",
-        "load_plugins", "load_scenario", "open_results", "run",
+        "Accounting", "ExecutorPlugin", "Host", "KmbenchError", "OpenWorkload", "Parameter",
+        "PluginProblem", "Scenario", "Simulation", "Strategy", "UsageProblem", "Workload",
+        "generated", "hookimpl", "load_plugins", "load_scenario", "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)

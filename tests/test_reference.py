@@ -359,10 +359,10 @@ def test_alternating_groups_move_bytes_through_the_left_over_pool():
     driver = Driver([plain(objects=8)], [UNLIMITED, UNLIMITED])
     driver.alloc(memcg=2)
     driver.alloc(memcg=3)
-    assert driver.model.groups[2].nr_charged_bytes == 4096 - 520
+    assert driver.model.strategy.left_over(2) == 4096 - 520
     driver.alloc(memcg=2)  # pays a new page first, then takes the pool back and trims it
-    stock = driver.model.strategy.byte_stock
-    assert stock.cpus[0] == (2, 2 * (4096 - 520) - 4096) and driver.kmem(2) == 1
+    held = driver.model.strategy.stocks()[1][0]
+    assert held == {2: 2 * (4096 - 520) - 4096} and driver.kmem(2) == 1
 
 
 def test_vectors_come_from_kmalloc_after_the_event():

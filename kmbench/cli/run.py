@@ -70,7 +70,8 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.command("run")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
-@click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--allocator", "allocators", multiple=True, metavar="slub|slab",
+              help="Slab allocator; may be given twice [default: the scenario's].")  # fmt: skip
 @click.option("--hardware", multiple=True, metavar="NAME",
               help="Hardware profile, by name or file; several: a run each.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
@@ -81,7 +82,7 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @json_option
 @click.pass_context
 def command(
-    ctx, scenarios, strategies, allocator, hardware, settings, seeds, out, files, as_json
+    ctx, scenarios, strategies, allocators, hardware, settings, seeds, out, files, as_json
 ) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
@@ -91,19 +92,21 @@ def command(
     from kmbench.runs import run
     from kmbench.scenario import load_scenario
 
-    chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
+    chosen = parse_settings(settings)
+    variants = [chosen | {"allocator": name} for name in dict.fromkeys(allocators)] or [chosen]
     plugins = load_plugins(files)
     warn_failed(plugins)
     machines = [{"hardware": _profile(name)} for name in hardware] or [{}]
     loaded = [
-        load_scenario(path, chosen | machine)
+        load_scenario(path, variant | machine)
         for path in find_scenarios(scenarios)
+        for variant in variants
         for machine in machines
     ]
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
-    with progress_bar(seeds) as show:
+    with progress_bar(seeds * len(variants)) as show:
         for scenario in loaded:
             try:
                 results.append(

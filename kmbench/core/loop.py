@@ -3,6 +3,7 @@
 :func:`engine` is compiled once for each strategy (:mod:`kmbench.core.specialise`).
 """
 
+from kmbench.core.allocator import cache_reap
 from kmbench.core.events import (
     ALLOC,
     ATTACH,
@@ -45,19 +46,21 @@ SLAB_AHEAD = 10  # and its slab's record
 
 @outlined
 def run_timer(S, H, P, timeline, caches, totals):
-    """Do what is due first: end a grace period, run a work item, or sample; False if a sample found
-    no room."""
+    """Do what is due first: end a grace period, run a work item, reap caches, or sample; False if a
+    sample found no room."""
     k = S.k[0]
     k.now = k.next_due
     if k.rcu_head != k.rcu_tail and S.rcu[k.rcu_head & (len(S.rcu) - 1)].due == k.now:
         rcu_release(S, H, P)
     elif k.work_head != k.work_tail and S.work[k.work_head & (len(S.work) - 1)].due == k.now:
         run_item(S, H, P)
+    elif k.next_reap == k.now:
+        settle(S, H, P, cache_reap(S))
     else:
         if not write_sample(S, H, P, timeline, caches, totals, k.now):
             return False
         k.next_sample += k.sample_every
-    k.next_due = k.next_sample
+    k.next_due = min(k.next_sample, k.next_reap)
     if k.rcu_head != k.rcu_tail:
         k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
     if k.work_head != k.work_tail:

@@ -89,6 +89,19 @@ PATHS = (
     Path("line_near", "line", Ops(near=1)),
     Path("line_far", "line", Ops(far=1)),
     Path("lock_wait", "line", Ops(wait=1)),
+    # Linux 3.5 mm/slab.c:____cache_alloc, cache_alloc_refill, __cache_free, cache_flusharray,
+    # free_block, cache_free_alien, cache_reap
+    Path("array_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1)),
+    Path("array_free", "free", Ops(br=2, ptr=2, pcpu=1, irq=1)),
+    Path("shared_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
+    Path("array_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
+    Path("slab_taken", "alloc", Ops(br=2, ptr=3)),
+    Path("shared_flush", "free", Ops(br=2, ptr=2, spin=1)),
+    Path("array_flush", "free", Ops(br=2, ptr=1, spin=1)),
+    Path("block_freed", "free", Ops(br=2, ptr=3)),
+    Path("alien_free", "free", Ops(br=2, ptr=2, spin=1)),
+    Path("alien_drain", "free", Ops(br=1, ptr=2, spin=1)),
+    Path("cache_reaped", "slab", Ops(br=4, ptr=3, spin=1)),
 )
 NR_PATHS = len(PATHS)
 (
@@ -99,8 +112,10 @@ NR_PATHS = len(PATHS)
     PAGE_ALLOCATED, PAGE_SPLIT, PAGE_FREED, PAGE_MERGE, COUNTER_CHARGE_LOCKED,
     COUNTER_CHARGE_ATOMIC, COUNTER_UNCHARGE_LOCKED, COUNTER_UNCHARGE_ATOMIC, COUNTER_FAIL,
     STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE, WORK_QUEUED, WORK_RUN,
-    COPY_MADE, COPY_GONE, LINE_NEAR, LINE_FAR, LOCK_WAIT,
+    COPY_MADE, COPY_GONE, LINE_NEAR, LINE_FAR, LOCK_WAIT, ARRAY_ALLOC, ARRAY_FREE, SHARED_REFILL,
+    ARRAY_REFILL, SLAB_TAKEN, SHARED_FLUSH, ARRAY_FLUSH, BLOCK_FREED, ALIEN_FREE, ALIEN_DRAIN,
+    CACHE_REAPED,
 ) = range(NR_PATHS)  # fmt: skip
 
-PLUGIN_PATH = 48  # a strategy counts its own paths from here, in the order it declares them
+PLUGIN_PATH = 80  # a strategy counts its own paths from here, in the order it declares them
 MAX_PLUGIN_PATHS = 16

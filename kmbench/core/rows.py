@@ -6,6 +6,7 @@ time of C with arrays, 1.13 with these.  With NUMBA_BOUNDSCHECK=1 every index is
 """
 
 import operator
+from functools import lru_cache
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -79,7 +80,12 @@ def register_tables(made: type) -> None:
 
     @typeof_impl.register(made)
     def _typeof_tables(value, context):
-        return types.NamedTuple([Rows(from_dtype(array.dtype)) for array in value], type(value))
+        return _tables_type(type(value), tuple(array.dtype for array in value))
+
+
+@lru_cache(maxsize=256)
+def _tables_type(made: type, dtypes: tuple) -> types.NamedTuple:
+    return types.NamedTuple([Rows(from_dtype(dtype)) for dtype in dtypes], made)
 
 
 if JIT:

@@ -32,6 +32,26 @@ class CacheSpec(NamedTuple):
     flags: int = 0  # SLAB_* of kmbench.core.events
 
 
+class SlabSpec(NamedTuple):
+    """A kmem_cache of SLAB, laid out (:mod:`kmbench.core.slab_geometry`)."""
+
+    name: str
+    size: int
+    object_size: int
+    order: int
+    objects: int
+    limit: int  # objects that a CPU's array may hold
+    batchcount: int  # objects that move between arrays and slabs at a time
+    shared_limit: int  # objects that a node's shared array may hold; 0 = none
+    management: int = 0  # bytes of a slab's management where it lies outside the slab
+    flags: int = 0
+
+    @property
+    def min_order(self) -> int:
+        """SLAB does not try smaller slabs."""
+        return self.order
+
+
 class GroupSpec(NamedTuple):
     """A memory cgroup; the position in ``Setup.groups`` + 1 is its row."""
 
@@ -70,13 +90,17 @@ INITIAL_SHEAF = np.dtype([("cache", "i4"), ("slab", "i4"), ("cpu", "u1"), ("spar
 
 
 class Setup(NamedTuple):
-    """Input of one run: rows are 1-based, ``caches[0]`` is cache row 1, ``groups[0]`` the root."""
+    """Input of one run: rows are 1-based, ``caches[0]`` is cache row 1, ``groups[0]`` the root.
+
+    `caches` are CacheSpec, or SlabSpec where `allocator` is "slab".
+    """
 
     machine: Machine
     era: str
-    caches: tuple[CacheSpec, ...]
+    caches: tuple[CacheSpec | SlabSpec, ...]
     groups: tuple[GroupSpec, ...]
     nr_objects: int  # handles are 1 .. nr_objects-1
     initial_slabs: np.ndarray = np.zeros(0, INITIAL_SLAB)
     initial_objects: np.ndarray = np.zeros(0, INITIAL_OBJECT)
     initial_sheaves: np.ndarray = np.zeros(0, INITIAL_SHEAF)
+    allocator: str = "slub"  # or "slab"

@@ -39,11 +39,15 @@ KERNEL = np.dtype(
         ("max_ids", "i4"),  # ids of groups there are
         ("zombies_hold_ids", "i4"),  # era: a removed group keeps its id while it is alive
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
+        ("array_stride", "i8"),  # SLAB: entries that the arrays of all caches of a group need
         # time
         ("now", "i8"),
         ("cpu", "i4"),  # on which the current event, or deferred work, runs
-        ("next_due", "i8"),  # earliest of next_sample, oldest RCU delayed slab, oldest work
+        ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
+        ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number
+        ("reap_cpu", "i4"),
+        ("reap_round", "i8"),
         ("nr_samples", "i8"),
         ("nr_timeline", "i8"),  # rows used in the tables of the current call
         ("nr_cache_rows", "i8"),
@@ -234,6 +238,48 @@ BARN = np.dtype([("nr_full", "i4")])  # row sheaf * nr_nodes + node
 BARN_FULL = 10  # full sheaves a barn holds (MAX_FULL_SHEAVES)
 SHEAF_MAX = 64  # objects a sheaf may hold
 
+# SLAB has other records per CPU, node and cache.  Lists that its slabs are on, `where`:
+PARTIAL_LIST, FREE_LIST = 1, 2  # beside FULL
+NR_LISTS = 3
+SLAB_CPU = np.dtype(  # array_cache; row cache * nr_cpus + cpu
+    [
+        ("avail", "i4"),  # objects in it
+        ("touched", "i4"),  # used since the last reaping
+        ("live", "i8"),  # as in CPU_CACHE
+        ("req", "i8"),
+    ]
+)
+SLAB_NODE = np.dtype(  # kmem_list3; row cache * nr_nodes + node
+    [
+        ("free_objects", "i4"),  # on its lists
+        ("free_limit", "i4"),  # above it empty slabs go
+        ("free_touched", "i4"),  # slabs_free was used since the last reaping
+        ("shared_avail", "i4"),
+        ("shared_touched", "i4"),
+        ("next_reap", "i8"),
+        *LINE,  # that of its list_lock
+    ],
+    align=True,
+)
+SLAB_CACHE = np.dtype(
+    [
+        *((name, CACHE[name]) for name in CACHE.names),
+        ("limit", "i4"),  # objects that a CPU's array may hold
+        ("batchcount", "i4"),
+        ("shared_limit", "i4"),  # objects that a node's shared array may hold; 0 = none
+        ("alien_limit", "i4"),
+        ("management", "i4"),  # bytes of a slab's management outside it; 0 = inside
+        ("management_cache", "i4"),  # kmalloc cache of those; 0 = only counted
+        ("array", "i8"),  # first entries of its arrays in the table `array`
+        ("shared", "i8"),
+        ("alien", "i8"),
+    ],
+    align=True,
+)
+LIST = np.dtype([("head", "i4"), ("tail", "i4"), ("nr", "i4"), ("_pad", "i4")])
+ALIEN = np.dtype([("avail", "i4")])  # row (cache * nr_nodes + node) * nr_nodes + remote node
+ARRAY = np.dtype([("slab", "i4")])  # an object in an array: the slab it lies in
+
 FIELDS = {
     "k": KERNEL,
     "obj": OBJECT,
@@ -259,6 +305,17 @@ FIELDS = {
     "barn_slot": SHEAF_SLOT,
 }
 State = tables_class(tuple(FIELDS))
+
+_SLUB_ONLY = ("sheaf", "sheaf_slot", "barn", "barn_slot")
+SLAB_FIELDS = {
+    **{name: dtype for name, dtype in FIELDS.items() if name not in _SLUB_ONLY},
+    "cpu": SLAB_CPU,
+    "node": SLAB_NODE,
+    "cache": SLAB_CACHE,
+    "list": LIST,  # row (cache * nr_nodes + node) * NR_LISTS + where
+    "alien": ALIEN,
+    "array": ARRAY,
+}
 
 # why the engine returned (S.k[0].status)
 DONE, ROWS_FULL = 0, 1

@@ -19,6 +19,7 @@ from kmbench.core.ops import (
     PLUGIN_PATH,
     Ops,
     Path,
+    attach_slab,
     copy_of,
     count,
     counter_charge,
@@ -26,15 +27,17 @@ from kmbench.core.ops import (
     css_pin,
     css_unpin,
     destroy_copy,
+    detach_slab,
+    flush_cache,
     holder,
     inlined,
     make_copy,
-    move_partial_slabs,
     move_slab,
     online_ancestor,
     outlined,
     table,
 )
+from kmbench.design import Fact
 from kmbench.errors import unknown
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
@@ -146,21 +149,21 @@ def cg_offline(S, P, cpu, memcg):
         if copy > 0:
             new_home = copy_for(S, target, root)
             S.cache[copy].state = 1
-            move_charged_partial(S, P, copy, new_home, target, cpu)
+            move_charged_slabs(S, P, copy, new_home, target, cpu)
             if S.cache[copy].nr_slabs == 0:
                 end_copy(S, copy)
 
 
 @outlined
-def move_charged_partial(S, P, copy, new_home, target, cpu):
-    """Move the partial slabs of a dying copy, then hand over what each of them was charged."""
-    nr_nodes = S.k[0].nr_nodes
-    move_partial_slabs(S, copy, new_home, cpu)
-    for node in range(nr_nodes):
-        slab = S.node[new_home * nr_nodes + node].tail
-        while slab > 0 and S.slab[slab].memcg == S.cache[copy].memcg:
-            leave_group(S, P, slab, target)
-            slab = S.slab[slab].prev
+def move_charged_slabs(S, P, copy, new_home, target, cpu):
+    """Move the slabs on a dying copy's lists, and hand over what each of them was charged."""
+    flush_cache(S, copy, cpu)
+    slab = detach_slab(S, copy)
+    while slab > 0:
+        leave_group(S, P, slab, target)
+        move_slab(S, slab, new_home)
+        attach_slab(S, slab, new_home)
+        slab = detach_slab(S, copy)
 
 
 def prepare(S, P, setup, parameters):
@@ -195,4 +198,15 @@ costa_2012 = Strategy(
     accounting=lambda p: Accounting(copies=True, counter_locked=True),
     prepare=prepare,
     copy_name="{cache}-{row:x}",
+    design={
+        "selection": Fact("opt-in caches: dentry", prepare),
+        "contexts": Fact("kthread", select),
+        "unit": Fact("slab pages", slab_new),
+        "caches": Fact("copy a group, made with the group", cg_create),
+        "charge_point": Fact("after the slab's pages", slab_new),
+        "counters": Fact("kmem, or memory instead (independent=false)", counter),
+        "limit": Fact("NULL", slab_new),
+        "deletion": Fact("slabs and charge go to the parent, full slabs at a free", cg_offline),
+        "root": Fact("not accounted", select),
+    },
 )

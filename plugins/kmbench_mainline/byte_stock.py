@@ -45,7 +45,9 @@ TABLES = {
         "cpu", MAX_SLOTS, objcg="i4", bytes="i4", node="i4", reclaimable="i4", unreclaimable="i4"
     ),
     "left": table("memcg", "node", bytes="i4"),  # row key: left over, on no CPU's stock
-    "key": table(1, on="i4"),  # the static key: a group other than the root was made
+    # on: the static key, a group other than the root was made; batch: slab bytes that the
+    # statistics may lag by; stride: from the key of a node's obj_cgroup to the next node's
+    "mode": table(1, on="i4", batch="i4", stride="i4"),
 }
 
 (
@@ -112,15 +114,15 @@ def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
 
 
 @inlined
-def key_of(S, P, memcg, node):
+def key_of(P, memcg, node):
     """The group's obj_cgroup for memory of a node."""
-    return memcg + node * S.k[0].nr_groups if P.par[0].per_node else memcg
+    return memcg + node * P.mode[0].stride
 
 
 @inlined
-def group_of(S, key):
+def group_of(S, P, key):
     """The group whose obj_cgroup it is."""
-    return key % S.k[0].nr_groups
+    return key % S.k[0].nr_groups if P.mode[0].stride else key  # a division is slow
 
 
 @inlined
@@ -139,10 +141,10 @@ def release_if_last(S, P, objcg):
     if g.state == ONLINE or g.objcg_refs > 0:
         return
     for row in range(k.nr_cpus * MAX_SLOTS):
-        if P.stock[row].objcg > 0 and group_of(S, P.stock[row].objcg) == objcg:
+        if P.stock[row].objcg > 0 and group_of(S, P, P.stock[row].objcg) == objcg:
             return
     for node in range(k.nr_nodes):
-        left = P.left[key_of(S, P, objcg, node)]
+        left = P.left[key_of(P, objcg, node)]
         nr = left.bytes >> k.page_shift
         left.bytes -= nr << k.page_shift
         g.nr_charged_bytes -= nr << k.page_shift
@@ -172,22 +174,19 @@ def flush_vmstat_of_node(S, P, row, node):
 @inlined
 def account_vmstat(S, P, row, node, flags, nr_bytes):
     """Count slab bytes of a node (__account_obj_stock); above a page the statistics get them."""
-    if P.par[0].vmstat_batch == 0:
-        count(S, VMSTAT)
-        return
     stock = P.stock[row]
     if stock.node != node:
         flush_vmstat_of_node(S, P, row, node)
-    page = S.k[0].page_size
+    batch = P.mode[0].batch
     if flags & SLAB_RECLAIM_ACCOUNT:
         nr = stock.reclaimable + nr_bytes
-        if nr > page or nr < -page:
+        if nr > batch or nr < -batch:
             nr = 0
             count(S, VMSTAT)
         stock.reclaimable = nr
     else:
         nr = stock.unreclaimable + nr_bytes
-        if nr > page or nr < -page:
+        if nr > batch or nr < -batch:
             nr = 0
             count(S, VMSTAT)
         stock.unreclaimable = nr
@@ -203,7 +202,7 @@ def drain(S, P, cpu, row):
         return
     count(S, STOCK_DRAIN)
     k = S.k[0]
-    objcg = group_of(S, key)
+    objcg = group_of(S, P, key)
     nr = stock.bytes >> k.page_shift
     if nr > 0:
         uncharge_objcg(S, P, cpu, objcg, nr, False)
@@ -253,12 +252,12 @@ def switch_stock(S, P, cpu, key):
     stock = P.stock[row]
     stock.objcg = key
     stock.bytes = P.left[key].bytes
-    S.memcg[group_of(S, key)].nr_charged_bytes -= stock.bytes
+    S.memcg[group_of(S, P, key)].nr_charged_bytes -= stock.bytes
     P.left[key].bytes = 0
     return row
 
 
-@outlined
+@inlined
 def give_back(S, P, cpu, row, keep):
     """A stock holds more than a page: give pages back, unless it may `keep` them."""
     stock = P.stock[row]
@@ -269,7 +268,7 @@ def give_back(S, P, cpu, row, keep):
         k = S.k[0]
         nr = stock.bytes >> k.page_shift
         stock.bytes &= k.page_size - 1
-        uncharge_objcg(S, P, cpu, group_of(S, stock.objcg), nr, True)
+        uncharge_objcg(S, P, cpu, group_of(S, P, stock.objcg), nr, True)
 
 
 @inlined
@@ -314,7 +313,7 @@ def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, node, flags, acct):
 
     `acct` slab bytes, of a cache with these flags, are on `node` then.
     """
-    key = key_of(S, P, memcg, node)
+    key = key_of(P, memcg, node)
     row = slot_of(S, P, cpu, key)
     stock = P.stock[row]
     if stock.objcg == key and stock.bytes >= nr_bytes:
@@ -330,7 +329,7 @@ def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, node, flags, acct):
 def uncharge_bytes(S, P, cpu, objcg, nr_bytes, node, flags, acct):
     """Give `nr_bytes` back to a group's obj_cgroup, through this CPU's stock."""
     count(S, BYTES_BACK)
-    refill(S, P, cpu, key_of(S, P, objcg, node), nr_bytes, False, node, flags, acct)
+    refill(S, P, cpu, key_of(P, objcg, node), nr_bytes, False, node, flags, acct)
 
 
 @outlined
@@ -348,7 +347,7 @@ def uncharge_plain(S, P, cpu, objcg, nr_bytes):
 @inlined
 def vmstat_later(S, P, cpu, objcg, node, flags, acct):
     """Count slab bytes apart from their charge (mod_objcg_state)."""
-    key = key_of(S, P, objcg, node)
+    key = key_of(P, objcg, node)
     row = slot_of(S, P, cpu, key)
     if P.stock[row].objcg == key:
         account_vmstat(S, P, row, node, flags, acct)
@@ -356,16 +355,22 @@ def vmstat_later(S, P, cpu, objcg, node, flags, acct):
         count(S, VMSTAT)
 
 
+def prepare(S, P, setup, given):
+    """What the parameters mean for this machine."""
+    P.mode["batch"] = setup.machine.page_size if given["vmstat_batch"] else 0
+    P.mode["stride"] = len(setup.groups) + 1 if given["per_node"] else 0
+
+
 def cg_create(S, P, memcg):
     """The first group other than the root turns accounting on (memcg_kmem_online_key)."""
     if memcg > 1:
-        P.key[0].on = 1
+        P.mode[0].on = 1
 
 
 def sample(S, P):
     """Tell the timeline what the stocks hold."""
     for row in range(S.k[0].nr_cpus * MAX_SLOTS):
-        S.memcg[group_of(S, P.stock[row].objcg)].byte_stock += P.stock[row].bytes
+        S.memcg[group_of(S, P, P.stock[row].objcg)].byte_stock += P.stock[row].bytes
 
 
 def flush(S, P):

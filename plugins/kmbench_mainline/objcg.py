@@ -34,6 +34,7 @@ from kmbench.core.ops import (
     online_ancestor,
     reparent,
 )
+from kmbench.design import Fact, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_mainline.byte_stock import (
@@ -46,7 +47,9 @@ from kmbench_mainline.byte_stock import (
     charge_pages,
     charge_plain,
     flush,
+    give_back,
     hand_over,
+    prepare,
     release_if_last,
     sample,
     uncharge_bytes,
@@ -69,7 +72,7 @@ def payer(S, P, memcg, gfp, billed):
     nothing (current_obj_cgroup).
     """
     if memcg <= 1:
-        S.path[OBJCG_ROOT].count += P.key[0].on
+        S.path[OBJCG_ROOT].count += P.mode[0].on
         return billed
     if gfp & CTX_INTERRUPT:
         return -CAUSE_INTERRUPT
@@ -230,6 +233,15 @@ _OBJ_STOCK = (
     Parameter("per_node", False, "an obj_cgroup for every node, proposed in 2026"),
 )  # fmt: skip
 
+_DESIGN = {
+    "selection": Fact("opt-in: SLAB_ACCOUNT caches, __GFP_ACCOUNT", accounted),
+    "contexts": Fact(words(CTX_INTERRUPT | CTX_KTHREAD), payer),
+    "caches": Fact("shared, owners in the slab", ask_vector),
+    "byte_stock": Fact("1 obj_cgroup a CPU, trimmed above a page", give_back),
+    "deletion": Fact("obj_cgroup goes to the parent", cg_offline),
+    "root": Fact("not accounted", payer),
+}
+
 linux_5_9 = Strategy(
     name="linux-5.9",
     description="obj_cgroup: shared caches, objects billed by the byte, charged before allocation",
@@ -242,6 +254,16 @@ linux_5_9 = Strategy(
         "page_free": page_free_direct,
     },
     tables=TABLES,
+    prepare=prepare,
+    design={
+        **_DESIGN,
+        "unit": Fact("object bytes + 8, __GFP_ACCOUNT pages", page_alloc_direct),
+        "charge_point": Fact("before the object", pre_alloc),
+        "counters": Fact("memory, kmem", charge_pages),
+        "limit": Fact(f"NULL; go over it: {words(FORCES | CTX_DYING)}", charge_pages),
+        "byte_stock": Fact("1 obj_cgroup a CPU, emptied above a page", give_back),
+        "deletion": Fact("obj_cgroup goes to the parent; kernel pages: zombie", cg_offline),
+    },
     paths=PATHS,
     path_ops=ops_of_5_9,
     parameters=(
@@ -270,6 +292,14 @@ linux_6_18 = Strategy(
     source="Linux 6.18 mm/memcontrol.c, mm/slub.c",
     hooks={"post_alloc": post_alloc, "slab_new": slab_new, "page_free": page_free, **_SHARED},
     tables=TABLES,
+    prepare=prepare,
+    design={
+        **_DESIGN,
+        "unit": Fact("object bytes + 8, __GFP_ACCOUNT pages", page_alloc),
+        "charge_point": Fact("after the object", post_alloc),
+        "counters": Fact("memory; kmem is a statistic", charge_pages),
+        "limit": Fact(f"NULL; go over it: {words(FORCES | GFP_HIGH)}", charge_pages),
+    },
     paths=PATHS,
     path_ops=ops_of_6_18,
     parameters=(

@@ -165,11 +165,9 @@ class Costa2012(NoAccounting):
             cache = self.host.copies[root_cache.spec.name, row]
             cache.flush_all(cpu)
             cache.dead = True
-            for partial in cache.node_partial:
-                for slab in list(partial):
-                    partial.remove(slab)
-                    self._move_up(slab)
-                    slab.cache.node_partial[slab.node].append(slab)
+            for slab in cache.detach_all():
+                self._move_up(slab)
+                slab.cache.attach(slab)
 
     def before_free(self, obj):
         if obj.slab.cache.dead:
