@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -102,3 +103,13 @@ def test_public_names():
         "generated", "hookimpl", "load_plugins", "load_scenario", "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)
+
+
+def test_the_tables_of_the_findings_are_those_of_the_reference():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import reference
+
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert reference.refreshed(text) == text
+    size = sum(path.stat().st_size for path in reference.REFERENCE.rglob("*.parquet"))
+    assert size < 3 << 20
