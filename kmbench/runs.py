@@ -5,6 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
+from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.core.slab_geometry import on_slab
 from kmbench.errors import one_line
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
@@ -70,8 +75,16 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    for plan in plans:
-        execute(plan, out, progress)
+    # storing a run (compressing, syncing) goes on beside the simulation of the next one
+    with ThreadPoolExecutor(1) as storing:
+        stored: Future = Future()
+        stored.set_result(None)
+        for plan in plans:
+            began = time.perf_counter()
+            outcome = replay(plan, progress)
+            stored.result()
+            stored = storing.submit(store, plan, outcome, out, began)
+        stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
 
 
@@ -88,14 +101,17 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         for s in chosen
     ]
     workload = source.open(given, scenario.host())
+    if scenario.allocator == "slab":
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.era))
     common = {
         "scenario": {
             k: v
             for k, v in asdict(scenario).items()
-            if k not in ("strategies", "folder", "description")
+            if k not in ("strategies", "folder", "description", "hardware", "published")
         },
         "workload": given,
         "trace": workload.trace_hash,
+        "hardware": scenario.profile().label,
         "kmbench": _version("kmbench"),
         "workload_plugin": _version(plugins.origin[source.name].distribution),
     }
@@ -111,23 +127,33 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     return plans
 
 
-def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
-    """Make one run and store it."""
-    write_run(out, *perform(plan, progress))
-
-
-def perform(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> tuple:
-    """Make one run; its row, its tables and its timing, as :func:`write_run` takes them."""
-    began = time.perf_counter()
+def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> Outcome:
+    """Make one run."""
     scenario, workload = plan.scenario, plan.workload
-    outcome = simulate(
+    return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
     )  # fmt: skip
+
+
+def perform(plan: Plan) -> tuple:
+    """Make one run; its row, its tables and its timing, as :func:`write_run` takes them."""
+    began = time.perf_counter()
+    return collect(plan, replay(plan), began)
+
+
+def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
+    """Store one run that began at `began` (``time.perf_counter``)."""
+    write_run(out, *collect(plan, outcome, began))
+
+
+def collect(plan: Plan, outcome: Outcome, began: float) -> tuple:
+    """A run's row, its tables and its timing."""
+    setup = plan.workload.setup
     tables = {
-        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
-        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
-        "ops": op_table(outcome, plan.strategy, plan.run_id),
+        "timeline": timeline_table(outcome, setup, plan.run_id),
+        "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
+        "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
     return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
@@ -143,24 +169,29 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     page_size = setup.machine.page_size
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
-        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
+        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]),
+        failed_allocs=int(k["nr_failed"] - k["nr_no_id"]),
         unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
         zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
-    return {
+    row = {
         **known_row(plan),
         "events": int(k["nr_events"]),
         "allocs": int(k["nr_allocs"]),
         "frees": int(k["nr_frees"]),
         "failed_no_pages": int((causes == 1).sum()),
         "failed_limit": int((causes == 2).sum()),
+        "failed_no_group": int((causes == 3).sum()),
+        "failed_no_id": int(k["nr_no_id"]),
         "skipped": int(k["nr_skipped"]),
         "status": "ok",
         "model_ns": outcome.model_ns,
         **metrics,
     }
+    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), plan.scenario.profile())
+    return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 
 def failed_row(plan: Plan, error: str, traceback: str) -> dict[str, Any]:
@@ -194,9 +225,12 @@ def known_row(plan: Plan) -> dict[str, Any]:
         "workload_hash": _digest(workload_identity),
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
-        "hardware": "no profile",
         "cpus": setup.machine.cpus,
+        "nodes": setup.machine.nodes,
+        "running": plan.workload.running or setup.machine.cpus,
+        "think_ns": plan.workload.think_ns,
         "groups": len(setup.groups),
+        "hardware": scenario.profile().label,
     }
 
 
@@ -216,6 +250,10 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
         "host": f"{platform.system()} {platform.machine()}",
         "when": datetime.now(UTC),
     }
+
+
+def _frame(table: pa.Table) -> pl.LazyFrame:
+    return pl.from_arrow(table).lazy()
 
 
 def _version(distribution: str) -> str:

@@ -9,11 +9,13 @@ from typing import Any
 
 from kmbench.core.geometry import ERAS
 from kmbench.errors import UsageProblem, unknown
+from kmbench.hardware.profile import DEFAULT, Profile, load_profile
+from kmbench.published import Published, published_from
 from kmbench.workload import Host
 
 _TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-ALLOCATORS = ("slub",)
+ALLOCATORS = ("slub", "slab")
 
 
 def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
@@ -43,6 +45,11 @@ class Scenario:
     names to parameters that differ from their defaults; empty means every registered strategy.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
+    last one that has it; a recording runs on SLUB in the era that it was recorded in.
+    `hardware` is the profile that prices operations, by name or as a TOML file; a scenario file
+    that names one simulates its machine, but for what ``[machine]`` says otherwise.  `published`
+    are figures to compare with (:mod:`kmbench.published`).
     """
 
     name: str
@@ -51,11 +58,13 @@ class Scenario:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     machine: Machine = Machine()
     allocator: str = "slub"
-    era: str = "6.18"
+    era: str = ""
     sample_every: str = "100 ms"
     seed: int = 0
     teardown: bool = False
     strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hardware: str = DEFAULT
+    published: tuple[Published, ...] = ()
     folder: str = "."
 
     def __post_init__(self) -> None:
@@ -76,15 +85,29 @@ class Scenario:
             )
         if not isinstance(self.teardown, bool):
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
-        for kind, value, known in (
-            ("allocator", self.allocator, ALLOCATORS),
-            ("era", self.era, ERAS),
-        ):
-            if value not in known:
-                raise unknown(kind, str(value), known).within(self.name)
+        if self.allocator not in ALLOCATORS:
+            raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
+        having = [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+        if not self.era:
+            object.__setattr__(self, "era", having[-1])
+        if self.era not in ERAS:
+            raise unknown("era", str(self.era), ERAS).within(self.name)
+        if self.era not in having:
+            raise UsageProblem(
+                f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
+                f"{', '.join(having)}"
+            )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
+        self.profile()
+
+    def profile(self) -> Profile:
+        """The hardware profile that operations are priced with."""
+        try:
+            return load_profile(self.hardware, self.folder)
+        except UsageProblem as problem:
+            raise problem.within(f"{self.name}: hardware") from None
 
     def memory_bytes(self) -> int:
         """Size of memory in bytes."""
@@ -131,18 +154,23 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
     plugin = workload.pop("plugin", None)
     if not isinstance(plugin, str):
         raise UsageProblem(f"{name}: workload.plugin: expected the name of a workload")
-    machine = Machine(
-        **_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
-    )
+    published = published_from(values.pop("published", []), name)
+    given_machine = _typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
+    machine = Machine(**given_machine)
     strategies = _table(values.pop("strategies", {}), f"{name}: strategies")
     for key, parameters in strategies.items():
         _table(parameters, f"{name}: strategies.{key}")
     given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
     given.setdefault("name", name)
-    return Scenario(
+    scenario = Scenario(
         workload=plugin, parameters=workload, machine=machine, strategies=strategies,
-        folder=folder, **given,
+        folder=folder, published=published, **given,
     )  # fmt: skip
+    if "hardware" not in given:
+        return scenario
+    profile = scenario.profile()
+    whole = {f.name: getattr(profile, f.name) for f in fields(Machine)} | given_machine
+    return replace(scenario, machine=Machine(**whole))
 
 
 def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:

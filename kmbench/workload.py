@@ -35,12 +35,16 @@ class OpenWorkload(NamedTuple):
 
     `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
+    `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation
+    on other things: what the rate of all of them together is computed with (metric T7).
     """
 
     setup: Setup
     batches: Callable[[State], Iterator[np.ndarray]]
     trace_hash: str = ""
     nr_events: int | None = None
+    running: int = 0
+    think_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def caches(slabs: int) -> dict[str, Any]:
         "num_objs": [21 * slabs, 64] * 2, "num_slabs": [slabs, 1] * 2,
         "live_objs": [100, 32] * 2, "node_partial": [0, 1] * 2, "cpu_partial": [0] * 4,
         "cpu_slabs": [1, 0] * 2, "idle": [192, 0] * 2, "requested": [18_600, 1600] * 2,
+        "slab_bytes": [slabs * PAGE, PAGE] * 2,
     }  # fmt: skip
 
 

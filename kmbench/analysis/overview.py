@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from kmbench.analysis.compare import CONTEXT, compare, strategy_labels
+from kmbench.analysis.compare import CONTEXT, compare
 from kmbench.analysis.compare_view import grids
 from kmbench.analysis.groups import group_means
 from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes
+from kmbench.analysis.parameters import strategy_labels
 from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Results
@@ -53,8 +54,7 @@ def _labelled(results: Results, run_ids: Iterable[str] | None) -> pl.DataFrame:
         runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
     with results.reading():
         found = runs.select("run_id", *CONTEXT, "strategy", "strategy_params").collect()
-    labels = pl.Series(strategy_labels(found), dtype=pl.String)
-    return found.select("run_id", *CONTEXT, label=labels)
+    return found.select("run_id", *CONTEXT, label=strategy_labels(found))
 
 
 def group_table(
@@ -75,7 +75,7 @@ def group_table(
             .group_by(*CONTEXT, "group", "label")
             .agg(pl.col("used").mean(), pl.col("charged").mean())
             .with_columns(pl.col("group").cast(pl.String))
-            .collect()
+            .collect(engine="streaming")
         )
     parts = means.partition_by(CONTEXT, as_dict=True)
     several = len(parts) > 1

@@ -11,7 +11,7 @@ import pyarrow as pa
 from kmbench.analysis.groups import ROOT, with_subtrees
 from kmbench.core.events import CAUSE_NAMES
 from kmbench.store.catalogue import STORED
-from kmbench.store.schema import VECTOR
+from kmbench.store.schema import LINE_VECTOR, VECTOR
 
 __all__ = ["summarise"]
 
@@ -69,7 +69,7 @@ def summarise(
 
 def _lazy(frame: Frame) -> pl.LazyFrame:
     if isinstance(frame, pa.Table):
-        frame = pl.from_arrow(frame)  # type: ignore[assignment]
+        frame = pl.from_arrow(frame, rechunk=False)  # type: ignore[assignment]
     return frame.lazy()
 
 
@@ -195,8 +195,13 @@ def _op_metrics(ops: pl.LazyFrame, allocs: int, frees: int) -> dict[str, float |
         .collect()
         .row(0)
     )
+    lines = ops.select(
+        *(_optional(ops, kind, pl.lit(0)).sum().alias(kind) for kind in LINE_VECTOR)
+    ).collect().row(0)  # fmt: skip
     return {
         "ops_per_alloc": alloc_ops / allocs if allocs else None,
         "atoms_per_alloc": alloc_atoms / allocs if allocs else None,
+        "line_moves_per_alloc": (lines[0] + lines[1]) / allocs if allocs else None,
+        "lock_waits_per_alloc": lines[2] / allocs if allocs else None,
         "ops_per_free": free_ops / frees if frees else None,
     }

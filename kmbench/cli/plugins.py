@@ -1,4 +1,4 @@
-"""`kmbench plugins`: what is installed, does it conform, and the start of a new one."""
+"""`kmbench plugins`: what is installed, what it costs, does it conform, and a new one's start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmbench.cli.output import emit, json_option
 @json_option
 @click.pass_context
 def command(ctx, files: tuple[str, ...], as_json: bool) -> None:
-    """List plugins, check whether one conforms, or begin a new one.
+    """List plugins, check whether one conforms, see what one costs, or begin a new one.
 
     Without a command: list.
     """
@@ -29,6 +29,35 @@ def command(ctx, files: tuple[str, ...], as_json: bool) -> None:
 def list_plugins(files: tuple[str, ...], as_json: bool) -> None:
     """List plugins with the strategies, workloads and executors that they register."""
     _list(files, as_json)
+
+
+@command.command("costs")
+@click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
+@json_option
+def costs(files: tuple[str, ...], as_json: bool) -> None:
+    """Show the operations that each strategy adds to an object on its fast paths.
+
+    And to the root's objects while no group uses it, as a run counts them.
+    """
+    from kmbench.analysis.tables import Column, Grid, as_text
+    from kmbench.analysis.tables import as_json as json_text
+    from kmbench.fastpath import FastPath, fast_path, spoken
+    from kmbench.plugins import load_plugins
+
+    plugins = load_plugins(files)
+    found = {name: fast_path(strategy) for name, strategy in plugins.strategies.items()}
+    if as_json:
+        document = {
+            name: {path: ops._asdict() for path, ops in cost._asdict().items()}
+            for name, cost in found.items()
+        }
+        emit(f"{json_text(document)}\n".encode(), None)
+        return
+    names = ("strategy", *(field.replace("_", " ") for field in FastPath._fields))
+    columns = [Column(name, left=True) for name in names]
+    rows = [[name, *map(spoken, cost)] for name, cost in found.items()]
+    title = "operations added to an object, or to a slab"
+    emit(f"{as_text(Grid(title, columns, rows), 160)}\n".encode(), None)
 
 
 @command.command("check")

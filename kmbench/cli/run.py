@@ -70,7 +70,10 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.command("run")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
-@click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--allocator", "allocators", multiple=True, metavar="slub|slab",
+              help="Slab allocator; may be given twice [default: the scenario's].")  # fmt: skip
+@click.option("--hardware", multiple=True, metavar="NAME",
+              help="Hardware profile, by name or file; several: a run each.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
@@ -78,7 +81,9 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
 @click.pass_context
-def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, as_json) -> None:
+def command(
+    ctx, scenarios, strategies, allocators, hardware, settings, seeds, out, files, as_json
+) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
     Prints who was charged what against who used what, waste, failures and operation counts.
@@ -87,14 +92,21 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
     from kmbench.runs import run
     from kmbench.scenario import load_scenario
 
-    chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
+    chosen = parse_settings(settings)
+    variants = [chosen | {"allocator": name} for name in dict.fromkeys(allocators)] or [chosen]
     plugins = load_plugins(files)
     warn_failed(plugins)
-    loaded = [load_scenario(path, chosen) for path in find_scenarios(scenarios)]
+    machines = [{"hardware": _profile(name)} for name in hardware] or [{}]
+    loaded = [
+        load_scenario(path, variant | machine)
+        for path in find_scenarios(scenarios)
+        for variant in variants
+        for machine in machines
+    ]
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
-    with progress_bar(seeds) as show:
+    with progress_bar(seeds * len(variants)) as show:
         for scenario in loaded:
             try:
                 results.append(
@@ -109,6 +121,11 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
         _print(results, out, as_json)
     if failed:
         ctx.exit(1)
+
+
+def _profile(name: str) -> str:
+    """A profile file is looked up from here, not from the scenario's folder."""
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
 
 
 def _print(results: list, out: Path, as_json: bool) -> None:

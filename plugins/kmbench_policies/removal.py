@@ -26,6 +26,7 @@ from kmbench.core.ops import (
     schedule_work,
     shrink_cache,
 )
+from kmbench.design import Fact
 from kmbench_policies.pages import uncharge_pages
 
 DROPPED, ZOMBIE, REPARENTED = 0, 1, 2
@@ -90,6 +91,18 @@ def kill_copy(S, P, cache, target):
         if P.par[0].deactivate:
             c.cpu_partial = 0
             c.min_partial = 0
+
+
+def removal_facts(choices) -> dict[str, Fact]:
+    """What a removed group leaves."""
+    text = {
+        DROPPED: f"copies dead, charge to {'the root' if choices.to_root else 'nobody'}",
+        ZOMBIE: "zombie while pages are charged; copies dead",
+        REPARENTED: "copies dead, they and their charge go to the parent",
+    }[choices.removal]
+    if choices.deactivate:
+        text += ", keep no empty slabs"
+    return {"deletion": Fact(text, cg_offline)}
 
 
 def cg_offline(S, P, cpu, memcg):
