@@ -42,6 +42,8 @@ def test_the_example_strategy_runs_and_leaves_nothing_charged(tmp_path):
 def test_links_and_paths_exist(document):
     text = document.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        if target.startswith("reference/"):  # made when the site is built
+            continue
         assert (document.parent / target).exists(), target
     for path in re.findall(r"`((?:kmbench|plugins|workloads|tests|benchmarks)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
