@@ -119,7 +119,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     ]
     workload = source.open(given, scenario.host())
     if scenario.allocator == "slab":
-        workload = workload._replace(setup=on_slab(workload.setup, scenario.era))
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.kernel_era()))
     common = {
         "scenario": {
             k: v
