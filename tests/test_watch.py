@@ -18,7 +18,7 @@ SCENARIO = kmbench.Scenario(
 @pytest.fixture(scope="module", params=["slub", "slab"])
 def seen(request, tmp_path_factory):
     """The last picture of a run, its lines, and what was stored."""
-    scenario = replace(SCENARIO, allocator=request.param, era="")
+    scenario = replace(SCENARIO, allocator=request.param)
     console = Console(file=io.StringIO(), width=110, force_terminal=False)
     watch, last = Watch(console, interval=0), {}
 

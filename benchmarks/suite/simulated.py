@@ -38,7 +38,7 @@ class Simulated:
         with tempfile.TemporaryDirectory() as out:
             for name in SCENARIOS:
                 for allocator in ALLOCATORS:
-                    scenario = replace(_ALL[name], allocator=allocator, era="")
+                    scenario = replace(_ALL[name], allocator=allocator)
                     results = kmbench.run(scenario, STRATEGIES, out=f"{out}/{name}-{allocator}")
                     timing = results.timing.select("run_id", "events_per_s")
                     rows = results.runs.join(timing, on="run_id").collect()
