@@ -66,7 +66,9 @@ class _Probe:
     def __init__(self, strategy: Strategy):
         groups = (GroupSpec("/", 0), GroupSpec("/g", online=False))
         setup = Setup(Machine(cpus=1, memory_pages=1024), "6.18", CACHES, groups, 256)
-        self.sim, self.strategy = Simulation(setup, strategy), strategy
+        self.sim = Simulation(setup, strategy)
+        other = strategy.path_ops({p.name: p.default for p in strategy.parameters})
+        self.ops = [other.get(path.name, path.ops) for path in strategy.paths]
         self.t = self.handle = 0
 
     def feed(self, op: int, count: int = 1, cache: int = 0, memcg: int = 1, obj=0) -> None:
@@ -86,8 +88,8 @@ class _Probe:
         self.feed(op, count, cache, memcg, obj)
         passed = self.sim.S.path["count"] - before
         total = np.zeros(len(Ops._fields))
-        for row, path in enumerate(self.strategy.paths, PLUGIN_PATH):
-            total += passed[row] * np.array(path.ops)
+        for row, ops in enumerate(self.ops, PLUGIN_PATH):
+            total += passed[row] * np.array(ops)
         return Ops(*(total / count).tolist())
 
 

@@ -3,12 +3,13 @@
 import numpy as np
 
 from kmbench.core.state import BY_CACHE, OFFLINE, State
+from kmbench.removed import dead_caches, left_behind
 
 __all__ = ["final_figures"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F5, F6, F8, O6 and Z2 by name, of a state that was not torn down yet."""
+    """Metrics A3, A6, F5, F6, F8, O6, Z2, Z4 and Z5 by name, of a state before its teardown."""
     k = S.k[0]
     page = int(k["page_size"])
     return {
@@ -19,6 +20,8 @@ def final_figures(S: State) -> dict[str, float | None]:
         "work_items_duplicate": float(k["nr_work_duplicates"]),
         "failed_groups": float(k["nr_no_id"]),
         "zombie_lifetime": zombie_lifetime(S),
+        "dead_caches": dead_caches(S),
+        **left_behind(S),
         "hot_line_writes": hottest_line(S),
     }
 

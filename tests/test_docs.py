@@ -1,6 +1,8 @@
 """What the documents show works as shown."""
 
+import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.design import MEASURED, ROWS
 from kmbench.sweep.grid import load_grid
 from kmbench.sweep.plan import plan_sweep
 
@@ -48,6 +51,23 @@ def test_links_and_paths_exist(document):
         assert (ROOT / "kmbench" / path).exists(), path
 
 
+def test_the_page_of_designs_is_what_the_strategies_say():
+    spec = importlib.util.spec_from_file_location("designs", ROOT / "docs" / "make_designs.py")
+    designs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(designs)
+    assert (ROOT / "docs" / "designs.md").read_text() == designs.page(), (
+        "run python docs/make_designs.py"
+    )
+
+
+def test_the_page_of_designs_has_every_row_of_every_strategy():
+    shared = {"meanwhile", "byte_stock"}  # do not apply to all
+    for strategy in kmbench.load_plugins().strategies.values():
+        if strategy.name != "none":
+            declared = set(strategy.design) | {"counter_kind", "stock", "ids", *MEASURED}
+            assert declared >= set(ROWS) - shared, strategy.name
+
+
 def test_the_readme_names_every_strategy_and_workload():
     text = (ROOT / "README.md").read_text()
     plugins = kmbench.load_plugins()
@@ -85,3 +105,13 @@ def test_public_names():
         "generated", "hookimpl", "load_plugins", "load_scenario", "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)
+
+
+def test_the_tables_of_the_findings_are_those_of_the_reference():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import reference
+
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert reference.refreshed(text) == text
+    size = sum(path.stat().st_size for path in reference.REFERENCE.rglob("*.parquet"))
+    assert size < 3 << 20

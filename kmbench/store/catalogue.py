@@ -188,6 +188,24 @@ _CATALOGUE = (
         "Pages charged to removed groups that they keep alive; mean over samples.",
     ),
     Metric(
+        "dead_caches", "Z4", "count", "lower", "dead caches",
+        "Copies of caches whose group was removed and that were not destroyed yet; at the end of "
+        "the run.",
+    ),
+    *(
+        Metric(
+            f"left_to_{heir}_bytes", f"Z5.{heir}", "B", None, f"left to {heir}",
+            "Live memory (slots, kernel pages, per-CPU bytes) that tasks of removed groups "
+            f"allocated and that {words}; at the end of the run.  Null if no group was removed.",
+        )
+        for heir, words in (
+            ("zombies", "a removed group, kept alive by it, is still billed for"),
+            ("parent", "an ancestor other than the root is billed for"),
+            ("root", "the root is billed for"),
+            ("nobody", "nobody is billed for"),
+        )
+    ),
+    Metric(
         "ops_per_alloc", "O1", "ops", "lower", "ops per alloc",
         "Counted operations of phases alloc, slab, page and charge per allocated object: all that "
         "an object costs but its own free path, giving slabs and charges back included.",

@@ -6,9 +6,10 @@ import kmbench
 @kmbench.hookimpl
 def kmbench_register_workloads(register):
     """Register every workload of this package."""
-    from kmbench_workloads import messages, replay, slab_pairs, spread
+    from kmbench_workloads import messages, replay, short_lives, slab_pairs, spread
 
     register(messages.messages)
     register(replay.replay)
+    register(short_lives.short_lives)
     register(slab_pairs.slab_pairs)
     register(spread.spread)
