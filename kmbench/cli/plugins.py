@@ -121,6 +121,7 @@ def _list(files: tuple[str, ...], as_json: bool) -> None:
         "strategies": plugins.strategies,
         "workloads": plugins.workloads,
         "executors": plugins.executors,
+        "compositions": plugins.compositions,
     }
     if as_json:
         document = {"plugins": [asdict(plugin) for plugin in plugins.loaded]}
