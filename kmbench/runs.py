@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
 from kmbench.core.slab_geometry import on_slab
+from kmbench.core.state import State
 from kmbench.errors import one_line
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
@@ -49,6 +50,9 @@ class Plan(NamedTuple):
     run_id: str
 
 
+Watch = Callable[[Plan, State], None]
+
+
 def run(
     scenario: Scenario | str | Path,
     strategies: Iterable[str] | None = None,
@@ -58,13 +62,15 @@ def run(
     settings: Mapping[str, str] | None = None,
     plugins: Plugins | None = None,
     progress: Progress = lambda strategy, nr, total: None,
+    watch: Watch | None = None,
 ) -> Results:
     """Run strategies over a scenario, paired on the same events, and store the results.
 
     `scenario`: a Scenario or the path of a TOML file, changed by `settings` (dotted key -> text).
     `strategies`: names; default those of the scenario, else all that are registered.  `seeds`: how
     many, counted from the scenario's.  Results go to the dataset folder `out`; what is returned
-    shows just these runs.  Raises UsageProblem for bad input before anything is run.
+    shows just these runs.  `watch` is called with the plan and the state after every batch of
+    events.  Raises UsageProblem for bad input before anything is run.
     """
     plugins = plugins or load_plugins()
     if not isinstance(scenario, Scenario):
@@ -81,11 +87,22 @@ def run(
         stored.set_result(None)
         for plan in plans:
             began = time.perf_counter()
-            outcome = replay(plan, progress)
+            outcome = replay(plan if watch is None else _watched(plan, watch), progress)
             stored.result()
             stored = storing.submit(store, plan, outcome, out, began)
         stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
+
+
+def _watched(plan: Plan, watch: Watch) -> Plan:
+    """``plan`` with a workload that lets ``watch`` see the state between its batches."""
+
+    def batches(S: State) -> Iterator[np.ndarray]:
+        for batch in plan.workload.batches(S):
+            yield batch
+            watch(plan, S)
+
+    return plan._replace(workload=plan.workload._replace(batches=batches))
 
 
 def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> list[Plan]:
@@ -102,7 +119,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     ]
     workload = source.open(given, scenario.host())
     if scenario.allocator == "slab":
-        workload = workload._replace(setup=on_slab(workload.setup, scenario.era))
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.kernel_era()))
     common = {
         "scenario": {
             k: v

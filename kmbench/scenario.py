@@ -87,20 +87,25 @@ class Scenario:
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
         if self.allocator not in ALLOCATORS:
             raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
-        having = [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
-        if not self.era:
-            object.__setattr__(self, "era", having[-1])
-        if self.era not in ERAS:
+        if self.era and self.era not in ERAS:
             raise unknown("era", str(self.era), ERAS).within(self.name)
-        if self.era not in having:
+        if self.era and self.era not in self._eras():
             raise UsageProblem(
                 f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
-                f"{', '.join(having)}"
+                f"{', '.join(self._eras())}"
             )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
         self.profile()
+
+    def _eras(self) -> list[str]:
+        """Eras that have the allocator, oldest first."""
+        return [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+
+    def kernel_era(self) -> str:
+        """The era that the allocator is of: the one asked for, or the last that has it."""
+        return self.era or self._eras()[-1]
 
     def profile(self) -> Profile:
         """The hardware profile that operations are priced with."""
@@ -121,7 +126,7 @@ class Scenario:
         """What a workload needs to know."""
         m = self.machine
         pages = self.memory_bytes() // m.page_size
-        return Host(m.cpus, m.nodes, pages, m.page_size, self.era, self.seed, self.folder)
+        return Host(m.cpus, m.nodes, pages, m.page_size, self.kernel_era(), self.seed, self.folder)
 
     def with_seed(self, seed: int) -> "Scenario":
         """The same scenario with another seed."""

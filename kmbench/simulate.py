@@ -193,12 +193,13 @@ def _buffer(columns: int, rows: int) -> np.ndarray:
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A read-only contiguous view; as a recarray where the model runs as plain Python."""
+    """A read-only contiguous view; in plain Python a recarray of int64, which compiled code makes
+    of every whole number that it reads: ``gfp & ~flag`` of a uint32 is an error in numpy."""
     from kmbench.core.jit import JIT
 
-    view = np.ascontiguousarray(array).view()
     if not JIT and array.dtype.names:
-        view = view.view(np.recarray)
+        array = array.astype([(name, "i8") for name in array.dtype.names]).view(np.recarray)
+    view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 

@@ -18,6 +18,7 @@ from kmbench.core.paths import (
 )
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
+from kmbench.core.state import State
 from kmbench.simulate import Outcome
 from kmbench.store.schema import TEXT, make_table
 from kmbench.strategy import Strategy
@@ -35,10 +36,10 @@ def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     return _sampled("timeline", TIMELINE_COLUMNS, outcome.timeline, run_id, more)
 
 
-def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
-    """One row per sample and cache, copies included."""
-    caches = outcome.S.cache[1 : int(outcome.S.k["nr_caches"][0])]
-    names = [
+def cache_names(S: State, setup: Setup, strategy: Strategy) -> list[str]:
+    """The name of every cache in the order of rows, as /proc/slabinfo has it."""
+    caches = S.cache[1 : int(S.k["nr_caches"][0])]
+    return [
         setup.caches[root - 1].name
         if memcg == 0
         else strategy.copy_name.format(
@@ -46,6 +47,12 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
+
+
+def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
+    """One row per sample and cache, copies included."""
+    names = cache_names(outcome.S, setup, strategy)
+    nr_caches = len(names)
     if strategy.dead_suffix:
         names += [name + strategy.dead_suffix for name in names]
     labels = pa.array(names, TEXT)
@@ -54,7 +61,7 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
         slab = columns["pages_per_slab"] * setup.machine.page_size
         return {
-            "name": (columns["cache"] - 1 + np.where(dead, len(caches), 0), labels),
+            "name": (columns["cache"] - 1 + np.where(dead, nr_caches, 0), labels),
             "slab_bytes": columns["num_slabs"] * slab,
         }
 

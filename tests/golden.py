@@ -22,8 +22,8 @@ ORDERS = {
     5888: "3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5",
 }
 
-# SLAB: size, RECLAIM_ACCOUNT, alignment: objects of a slab, its order, management outside it; the
-# first two as published slabinfo lines of x86_64 have them
+# SLAB: size, RECLAIM_ACCOUNT, alignment; objects of a slab and its order as published slabinfo of
+# x86_64 has them, and whether its management is outside
 SLAB_LAYOUTS = (
     (32, False, 32, 112, 0, False),
     (64, False, 64, 59, 0, False),

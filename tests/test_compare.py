@@ -401,3 +401,34 @@ def test_many_pairs_are_drawn_in_blocks():
     assert result.difference_high - result.difference_low == pytest.approx(
         2 * 1.96 * np.hypot(5, 2) / np.sqrt(20_000), rel=0.2
     )
+
+
+def test_some_runs_only(one):
+    for k in (5, 8):
+        for strategy in ("none", "costa-2012"):
+            params = json.dumps({"k": k})
+            make_results.write(one.path, strategy, workload_hash=f"k{k}", scenario_params=params)
+    results = open_results(one.path)
+    comparison = compare(results, where={"k": "8", "scenario": "churn"}, metrics=["W0"])
+    assert cell(comparison, "slab_bytes_mean", "costa-2012")["pairs"] == 1
+    few = compare(results, strategies=["linux-6.18"], metrics=["W0"])
+    assert set(few.frame["strategy"]) == {"none", "linux-6.18"}
+    for where, words in (
+        ({"k": "9"}, "unknown k '9'"),
+        ({"kk": "9"}, "did you mean 'k'"),
+        ({"scenario": "chrn"}, "did you mean 'churn'"),
+    ):
+        with pytest.raises(UsageProblem, match=words):
+            compare(results, where=where)
+    with pytest.raises(UsageProblem, match="did you mean 'linux-6.18'"):
+        compare(results, strategies=["linux-6.19"])
+
+
+def test_metrics_across(one):
+    comparison = compare(one, metrics=["W0", "A5.median"])
+    (grid,) = grids(comparison, pivot=True)
+    assert [column.group for column in grid.columns[1::2]] == [
+        "slab bytes, mean v", "charge error, median v"
+    ]  # fmt: skip
+    assert [row[0] for row in grid.rows] == list(make_results.STRATEGIES)
+    assert grid.rows[1][2].strip() == "2.36x"

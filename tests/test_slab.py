@@ -1,5 +1,6 @@
 """SLAB: layout and limits as published, the paths of 3.5, recordings, full teardown, the CLI."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import kmbench
 import streams
 from golden import SLAB_LAYOUTS, SLAB_TUNABLES
+from kmbench.analysis import show
+from kmbench.analysis.overview import main_table
 from kmbench.core import events as ev
 from kmbench.core.geometry import ERAS, make_cache
 from kmbench.core.jit import JIT, by_allocator, entry, outlined
@@ -17,6 +20,7 @@ from kmbench.core.slab_geometry import array_limits, free_limit, on_slab, slab_l
 from kmbench.core.tables import records, tables_class
 from kmbench.errors import UsageProblem
 from kmbench.scenario import load_scenario
+from kmbench.store.dataset import Results
 from kmbench.trace.format import open_trace
 from reference import slab as reference
 
@@ -323,3 +327,29 @@ def test_an_era_without_slab_is_refused(tmp_path):
         load_scenario(path)
     assert load_scenario(path, {"era": '"3.5"'}).era == "3.5"
     assert load_scenario(path, {"allocator": "slub"}).era == "6.12"
+    plain = kmbench.Scenario("s", "spread")
+    assert (plain.kernel_era(), replace(plain, allocator="slab").kernel_era()) == ("6.18", "5.16")
+
+
+def test_both_allocators_in_one_table_and_as_slabinfo(tmp_path):
+    path = WORKLOADS / "waste" / "spread.toml"
+    results = [
+        kmbench.run(path, ["none", "costa-2012"], out=tmp_path, settings={"allocator": allocator})
+        for allocator in ("slub", "slab")
+    ]
+    ids = [run_id for part in results for run_id in part.run_ids()]
+    head, *_ = main_table(Results(tmp_path, ids), ids).split("\n\ngroups:")
+    lines = [line.split() for line in head.splitlines() if line.startswith("slab utilisation")]
+    assert [line[2] for line in lines] == ["slab", "slub"]
+    assert "scenario spread" in head and head.count("scenario") == 1
+
+    run = results[1].run("none")
+    sample, _ = show.sample_at(run)
+    (line,) = (
+        line.split() for line in show.slabinfo_text(show.caches_at(run, sample)).splitlines()
+        if line.startswith("dentry")
+    )  # fmt: skip
+    # 500 objects and what two CPUs hold; arrays of 120, batches of 60, 8 of them shared
+    assert line[3:6] == ["192", "20", "1"]
+    assert line[8:11] == ["120", "60", "8"]
+    assert line[13:] == ["26", "26", "0"]

@@ -6,7 +6,7 @@ allocator, era, hardware, CPUs).  Different contexts are never mixed: each gets 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -105,6 +105,8 @@ def compare(
     run_ids: Iterable[str] | None = None,
     collapse: Sequence[str] = (),
     hardware: Profile | None = None,
+    where: Mapping[str, str] | None = None,
+    strategies: Sequence[str] = (),
 ) -> Comparison:
     """Compare all strategies of ``results`` with ``baseline``.
 
@@ -112,8 +114,9 @@ def compare(
     compared on its own.  ``collapse``: columns of :data:`CONTEXT` that do not part the runs: pairs
     still agree in them, but the means run over all their values.  ``metrics``: names or ids,
     default the headline ones.  ``run_ids``: only these runs.  ``hardware``: the machine whose costs
-    price all runs, instead of each run's own.  Raises :class:`UsageProblem` on unknown names and
-    when nothing can be compared.
+    price all runs, instead of each run's own.  ``where``: only runs in which columns or parameters
+    have these values; ``strategies``: only these and the baseline.  Raises :class:`UsageProblem` on
+    unknown names and when nothing can be compared.
     """
     chosen = select_metrics(metrics)
     for name in collapse:
@@ -123,9 +126,12 @@ def compare(
     with results.reading():
         known = results.runs.collect_schema().names()
     columns = [*FACTS, *CONTEXT, *(metric.name for metric in chosen)]
-    runs = load_runs(results, run_ids, [*columns, *([by] if by in known else [])], hardware)
+    wanted = dict(where or {})
+    columns += [name for name in (by, *wanted) if name in known]
+    runs = load_runs(results, run_ids, columns, hardware)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no complete runs; `kmbench run` makes some")
+    runs = _matching(runs, wanted, strategies and [*strategies, baseline], known)
     runs, by_strategy = _split_by(runs, by, known)
     runs, notes = _usable(runs)
     if not runs.height:
@@ -230,19 +236,39 @@ def _usable(runs: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     return good.sort("run_id"), notes
 
 
+def _matching(
+    runs: pl.DataFrame, where: Mapping[str, str], strategies: Sequence[str], known: list[str]
+) -> pl.DataFrame:
+    """The ``runs`` with these values and (unless there are none) strategies."""
+    for name, value in where.items():
+        values = _column(runs, name, known)[0]
+        if value not in values:
+            raise unknown(name, value, map(str, values.drop_nulls().unique()))
+        runs = runs.filter(values == value)
+    for name in strategies:
+        if name not in runs["strategy"]:
+            raise unknown("strategy", name, runs["strategy"].unique())
+    return runs.filter(pl.col("strategy").is_in(strategies)) if strategies else runs
+
+
 def _split_by(runs: pl.DataFrame, by: str | None, known: list[str]) -> tuple[pl.DataFrame, bool]:
-    """``runs`` with the text column ``by``; whether it is a parameter of the strategy.
+    """``runs`` with the text column ``by``; whether it is a parameter of the strategy."""
+    if by is None:
+        return runs.with_columns(by=pl.lit(None, pl.String)), False
+    values, of_strategy = _column(runs, by, known)
+    return runs.with_columns(by=values), of_strategy
+
+
+def _column(runs: pl.DataFrame, name: str, known: list[str]) -> tuple[pl.Series, bool]:
+    """A column or parameter of ``runs`` as text; whether it is a parameter of the strategy.
 
     ``known``: all columns of the table ``runs``, those included that were not read.
     """
-    if by is None:
-        return runs.with_columns(by=pl.lit(None, pl.String)), False
     plain = set(known) - {*JSON_COLUMNS, *METRICS, "run_id", "strategy"}
-    if by in plain:
-        return runs.with_columns(by=pl.col(by).cast(pl.String)), False
+    if name in plain:
+        return runs[name].cast(pl.String), False
     names = {column: parameter_names(runs, column) for column in JSON_COLUMNS}
     for column in reversed(JSON_COLUMNS):
-        if by in names[column]:
-            values = parameter_values(runs, column, by)
-            return runs.with_columns(by=values), column == "strategy_params"
-    raise unknown("parameter", by, plain.union(*names.values()))
+        if name in names[column]:
+            return parameter_values(runs, column, name), column == "strategy_params"
+    raise unknown("parameter", name, plain.union(*names.values()))

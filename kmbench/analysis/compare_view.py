@@ -31,7 +31,8 @@ LEGEND_SEEDS = (
 def grids(comparison: Comparison, pivot: bool = False) -> Iterator[Grid]:
     """One grid per context of ``comparison``; notes stand below the last.
 
-    ``pivot``: one grid per context and metric, strategies down, the values of ``by`` across.
+    ``pivot``: strategies down; across the values of ``by``, in one grid per context and metric, or
+    without ``by`` the metrics.
     """
     parts = comparison.frame.partition_by(CONTEXT, as_dict=True, maintain_order=True)
     for number, (key, part) in enumerate(parts.items(), start=1):
@@ -39,7 +40,9 @@ def grids(comparison: Comparison, pivot: bool = False) -> Iterator[Grid]:
         notes = _legend(comparison, part)
         if number == len(parts):
             notes += [f"note: {note}" for note in comparison.notes]
-        if pivot:
+        if pivot and comparison.by is None:
+            yield _metrics_across(comparison, context, part, notes)
+        elif pivot:
             for metric in comparison.metrics:
                 last = metric is comparison.metrics[-1]
                 yield _pivot(comparison, context, part, metric, notes if last else [])
@@ -69,6 +72,22 @@ def _pivot(
     mark = direction_mark(metric.direction).strip()
     title = f"{metric.label}{' ' + mark if mark else ''} ({_title(context, rows)})"
     return Grid(title, columns, lines, 1, notes)
+
+
+def _metrics_across(
+    comparison: Comparison, context: Mapping[str, Any], part: pl.DataFrame, notes: list[str]
+) -> Grid:
+    """A row per strategy, a column group per metric."""
+    cells = {(r["strategy"], r["metric"]): r for r in part.iter_rows(named=True)}
+    columns = [Column("strategy", left=True)]
+    for metric in comparison.metrics:
+        head = f"{metric.label} {direction_mark(metric.direction)}".strip()
+        columns += [Column("value", head), Column("ratio", head)]
+    lines = [
+        [s, *(text for m in comparison.metrics for text in _cell(cells.get((s, m.name)), False))]
+        for s in part["strategy"].unique(maintain_order=True)
+    ]
+    return Grid(_title(context, part), columns, lines, 1, notes)
 
 
 def _legend(comparison: Comparison, part: pl.DataFrame) -> list[str]:

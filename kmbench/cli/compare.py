@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options
+from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options, parse_settings
 from kmbench.errors import UsageProblem
 
 __all__ = ["command"]
@@ -20,7 +20,14 @@ __all__ = ["command"]
     "--collapse", metavar="NAME", multiple=True,
     help="Means over all values of scenario, allocator, era, hardware or cpus, not one table each.",
 )  # fmt: skip
-@click.option("--pivot", is_flag=True, help="With --by: its values across, strategies down.")
+@click.option(
+    "--pivot", is_flag=True, help="Strategies down; across the metrics, or the values of --by."
+)
+@click.option("-s", "--strategy", "strategies", multiple=True, help="Only these [default: all].")
+@click.option(
+    "--where", metavar="KEY=VALUE", multiple=True,
+    help="Only runs in which a column or parameter has this value (scenario=spread).",
+)  # fmt: skip
 @click.option("--groups", is_flag=True, help="Add what the groups that used most were charged.")
 @click.option(
     "--width", type=click.IntRange(40, 1000), default=100, show_default=True,
@@ -41,6 +48,8 @@ def command(
     by: str | None,
     collapse: tuple[str, ...],
     pivot: bool,
+    strategies: tuple[str, ...],
+    where: tuple[str, ...],
     groups: bool,
     width: int,
     hardware: str | None,
@@ -64,25 +73,21 @@ def command(
     from kmbench.store.dataset import open_results
 
     form = choose_format(form, as_json)
-    if pivot and by is None:
-        raise UsageProblem("--pivot lays out the values of a parameter: give --by PARAM with it")
     if groups and form not in ("table", "md"):
         raise UsageProblem(f"--groups adds a table for people; --format {form} has none")
     conditions = [parse_gate(text) for text in gates]
     results = open_results(folder)
-    profile = load_profile(hardware) if hardware else None
+    chosen = {
+        "baseline": baseline, "by": by, "collapse": collapse, "strategies": strategies,
+        "where": parse_settings(where, "--where", "scenario=spread"),
+        "hardware": load_profile(hardware) if hardware else None,
+    }  # fmt: skip
     with results.reading():
-        comparison = compare(
-            results, baseline=baseline, by=by, metrics=metrics, collapse=collapse,
-            hardware=profile,
-        )  # fmt: skip
+        comparison = compare(results, metrics=metrics, **chosen)
         measured = comparison
         if conditions:
             wanted = [condition.metric.name for condition in conditions]
-            measured = compare(
-                results, baseline=baseline, by=by, metrics=wanted, collapse=collapse,
-                hardware=profile,
-            )
+            measured = compare(results, metrics=wanted, **chosen)
         missed = [line for condition in conditions for line in failures(condition, measured)]
         if form in ("table", "md"):
             parts = list(grids(comparison, pivot))

@@ -22,7 +22,9 @@ __all__ = ["command"]
     help="Also write every figure there, as SVG and PNG.",
 )  # fmt: skip
 @click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")
-@click.option("--title", default="kmbench", show_default=True, help="Title of the page.")
+@click.option(
+    "--title", default="Kernel memory, accounted", show_default=True, help="Title of the page."
+)
 @json_option
 def command(
     folder: Path, output: Path, figures: Path | None, baseline: str, title: str, as_json: bool

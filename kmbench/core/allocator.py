@@ -22,6 +22,16 @@ def _no_reap(S):
 
 
 @inlined
+def _never(S):
+    return False
+
+
+@inlined
+def _always(S):
+    return True
+
+
+@inlined
 def _slub_copy_lists(S, root, row):
     """A copy of a cache with sheaves gets sheaves of its own."""
     if S.cache[root].sheaf:
@@ -84,6 +94,8 @@ copy_lists = by_allocator(_slub_copy_lists, _slab_copy_lists)
 cache_bytes = by_allocator(_slub_cache_bytes, _slab_cache_bytes)
 # (S) -> the CPU whose periodic pass this was
 cache_reap = by_allocator(_no_reap, slab_reap.cache_reap)
+# (S) -> whether idle caches are drained by a timer
+reaps = by_allocator(_never, _always)
 # (S, cache, on_cpu): kmem_cache_shrink
 shrink_cache = by_allocator(slub_shrink.shrink_cache, slab_reap.shrink_cache)
 # (S, cache, on_cpu): nothing of the cache stays with a CPU

@@ -23,6 +23,7 @@ from kmbench.core.state import (
     State,
 )
 from kmbench.core.tables import Table, records, tables_class
+from kmbench.errors import PluginProblem, did_you_mean
 
 MAX_FAILURES = 100_000
 
@@ -218,6 +219,10 @@ def build_tables(tables: dict[str, Table], S: State) -> tuple:
     for name, spec in tables.items():
         rows = 1
         for axis in spec.sized_by:
+            if not isinstance(axis, int) and axis not in lengths:
+                raise PluginProblem(
+                    f"table {name!r}: cannot be sized by {axis!r}{did_you_mean(axis, lengths)}"
+                )
             rows *= axis if isinstance(axis, int) else lengths[axis]
         made[name] = records(rows, spec.dtype)
     if not made:

@@ -1,6 +1,6 @@
 """What a hook may call and use: the core's operations for strategies, in one place."""
 
-from kmbench.core.allocator import attach_slab, detach_slab, flush_cache, shrink_cache
+from kmbench.core.allocator import attach_slab, detach_slab, flush_cache, reaps, shrink_cache
 from kmbench.core.events import (
     CAUSE_CHARGE,
     CAUSE_DYING,
@@ -71,6 +71,6 @@ __all__ = [
     "copy_of", "count", "counter_add", "counter_charge", "counter_force", "counter_note",
     "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy",
     "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined", "make_copy", "move_slab",
-    "next_u32", "online_ancestor", "outlined", "rebill_copy", "refill_stock", "reparent",
+    "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy", "refill_stock", "reparent",
     "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
 ]  # fmt: skip

@@ -178,7 +178,7 @@ class Engine(NamedTuple):
                 self.dispatcher.compile(signature)
             except NumbaError as error:
                 raise PluginProblem(reason_of(error)) from error
-        hit = sum(self.dispatcher.stats.cache_hits.values()) > 0
+        hit = self.dispatcher.stats.cache_hits[signature] > 0
         return time.perf_counter() - began, hit
 
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from kmbench.core.jit import JIT
 from kmbench.core.rows import register_tables
+from kmbench.errors import PluginProblem
 
+NUMBERS = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")  # dtypes of fields
 MAPPED = 1 << 18  # bytes from which a table has a mapping of its own
 HUGE = 1 << 22  # and from which huge pages pay, as numpy has found for its own arrays
 
@@ -78,5 +80,10 @@ class Table(NamedTuple):
 def table(*sized_by: str | int, **fields: str) -> Table:
     """``table("cpu", memcg="i4", bytes="i4")``: one record per CPU."""
     if not fields:
-        raise TypeError("a table needs at least one field, as name='dtype'")
+        raise PluginProblem("a table needs at least one field, as name='dtype'")
+    for name, dtype in fields.items():
+        if dtype not in NUMBERS:
+            raise PluginProblem(
+                f"table field {name}: dtype {dtype!r}: expected one of {', '.join(NUMBERS)}"
+            )
     return Table(sized_by, np.dtype(list(fields.items()), align=True))

@@ -33,6 +33,8 @@ __all__ = ["Results", "Run", "open_results", "write_run", "write_runs"]
 
 MAGIC = b"PAR1"
 COMPRESSED_ROWS = 256
+# damaged pages make polars panic, which is no Exception
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer any more
 
 
@@ -275,7 +277,7 @@ class Results:
             yield
         except BrokenPipeError:
             raise
-        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        except (*UNREADABLE, OSError, UnicodeDecodeError) as error:
             for table in TABLES:
                 for file in self._files(table):
                     _read_through(file)

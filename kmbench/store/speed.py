@@ -118,7 +118,7 @@ def _rows(file: Path, result: dict[str, Any], described: dict[str, Any]) -> Iter
                         "high": _nth(columns.get("stats_ci_99_b"), number),
                         "samples": _nth(columns.get("stats_number"), number),
                     }  # fmt: skip
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
         raise UsageProblem(f"{file}: not a result of asv: {error}") from error
 
 

@@ -127,8 +127,12 @@ def settle_code(sweep: Sweep, out: Path, changed: str | None) -> bool:
         before = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
         before = None
-    except (OSError, ValueError) as error:
-        raise UsageProblem(f"{record}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageProblem(f"cannot read {record}: {error.strerror}") from None
+    except ValueError:
+        before = ""
+    if before is not None and not isinstance(before, dict):
+        raise UsageProblem(f"{record}: not the record of a sweep; remove it")
     differs = [] if before is None else list(_differences(before, sweep.code))
     if differs and changed is None:
         raise UsageProblem(

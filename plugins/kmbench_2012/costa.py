@@ -6,7 +6,8 @@ pages are freed and the allocation fails: nothing is reclaimed.  All other cache
 all.
 
 Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
-parent is the root), full ones at their first free, and the charge stays in the parent.
+parent is the root), full ones at their first free, and the charge stays in the parent.  It was
+posted for SLUB.  On SLAB, ours: full and free slabs, of which SLAB has lists, move at once, too.
 """
 
 from kmbench.core.build import Accounting

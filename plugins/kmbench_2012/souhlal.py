@@ -12,8 +12,8 @@ A dying task's charge bypasses the group: ``kmem_bypassed``.  v2 accounts caches
 SLAB_MEMCG_ACCT, that is the dentry and the kmalloc caches; all copies are made by work items; a
 dying task is charged over the limit.
 
-Both were written for SLAB.  On SLUB, ours: a dead copy is shrunk by a work item, since no
-cache_reap comes by.
+Both were written for SLAB, whose cache_reap drains dead copies.  On SLUB, ours: a work item shrinks
+them.
 Reclaim on a full memory counter is not modelled: the allocation fails.
 
 Removal: by the patches (2/10, 5/10) the charge goes to the root only with

@@ -22,6 +22,7 @@ from kmbench.core.ops import (
     inlined,
     online_ancestor,
     outlined,
+    reaps,
     rebill_copy,
     schedule_work,
     shrink_cache,
@@ -60,12 +61,15 @@ def shrink_dead(S, cache, cpu):
 
 @outlined
 def dead_copy(S, P, cache):
-    """A work item's turn: an empty dead copy is destroyed, another one shrunk."""
+    """A work item's turn: an empty dead copy is destroyed, another one shrunk.
+
+    2012's are not shrunk where SLAB's cache_reap comes by.
+    """
     P.copy[cache].queued = 0
     if S.cache[cache].state == 1:
         if P.copy[cache].pages == 0:
             forget_copy(S, cache)
-        else:
+        elif P.par[0].removal != DROPPED or not reaps(S):
             shrink_dead(S, cache, 0)
 
 

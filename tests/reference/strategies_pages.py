@@ -32,6 +32,11 @@ class Dropped(PageUnit):
         patterns = self.params.get("caches", self.caches)
         return any(fnmatchcase(cache.spec.name, pattern) for pattern in patterns)
 
+    def shrink(self, copy):
+        """SLAB's timers do that."""
+        if not self.host.next_reap:
+            super().shrink(copy)
+
     def cg_offline(self, row, cpu):
         for copy in self.copies_paid_by(row):
             self.hand_over(copy, ROOT if self.params.get("charge_to_root") else 0)

@@ -69,7 +69,8 @@ def _scatter(x: str, y: str) -> Spec:
     axis: Spec = {"format": ".0%"} if second.unit == "1" else {}
     shared: Spec = {
         "x": {
-            "field": x, "type": "quantitative", "title": f"{first.label} ({first.id})",
+            "field": x, "type": "quantitative",
+            "title": f"{first.label} ({first.id}), {first.unit}",
             "scale": {"zero": False, "padding": 24}, "axis": {"tickCount": 6},
         },
         "y": {
@@ -91,7 +92,7 @@ def _scatter(x: str, y: str) -> Spec:
                               "value": "diamond"},
                     "tooltip": [
                         STRATEGY_TIP,
-                        {"field": x, "title": first.label, "format": ".3~f"},
+                        {"field": x, "title": f"{first.label}, {first.unit}", "format": ".3~f"},
                         {"field": y, "title": second.label + unit,
                          "format": axis.get("format", ".4~r")},
                         {"field": "front", "title": "on the front"},
@@ -240,12 +241,12 @@ FIGURES: dict[str, Figure] = {
     "cost-waste": Figure(
         "Overhead against waste",
         "Filled: no other strategy is as good on overhead, waste and charge error together.",
-        "pareto", _scatter("ops_per_alloc", "slab_bytes_mean"), ("slab_bytes_mean",),
+        "pareto", _scatter("pair_ns", "slab_bytes_mean"), ("slab_bytes_mean",),
     ),
     "cost-error": Figure(
         "Overhead against accuracy",
         "The same strategies; further down is a bill nearer to the truth.",
-        "pareto", _scatter("ops_per_alloc", "charge_error_median"),
+        "pareto", _scatter("pair_ns", "charge_error_median"),
     ),
     "charged": Figure(
         "Charged against true",

@@ -29,7 +29,7 @@ from kmbench.errors import UsageProblem
 
 __all__ = ["report_html", "write_figures"]
 
-SCALED = ("ops_per_alloc", "slab_bytes_mean", "metadata_bytes")  # the curves that go to files
+SCALED = ("pair_ns", "slab_bytes_mean", "metadata_bytes")  # the curves that go to files
 FIGURE_WIDTH, FIGURE_HEIGHT = 640, 320
 SMALL_WIDTH = 230
 PNG_SCALE = 2.0
@@ -49,7 +49,7 @@ def _converter() -> Any:
 # --- the page ---
 
 
-def report_html(content: Content, title: str = "kmbench") -> str:
+def report_html(content: Content, title: str = "Kernel memory, accounted") -> str:
     """The page; needs no network and no other file.  Raises UsageProblem without vl-convert."""
     vega = _converter().javascript_bundle()
     data = {

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const metrics = new Map(data.metrics.map((m) => [m.name, m]));
 const strategies = Object.keys(data.colours);
 const state = {
-  context: 0, on: new Set(strategies), group: "", metric: "ops_per_alloc", parameter: "",
+  context: 0, on: new Set(strategies), group: "", metric: "pair_ns", parameter: "",
   cache: "", theme: remembered("theme") || "auto",
 };
 
@@ -287,8 +287,12 @@ function everything() {
   const context = data.contexts[state.context];
   renderChips();
   renderControls();
-  $("shown").textContent = `${context.pairs || 0} pair${context.pairs === 1 ? "" : "s"} of runs per `
+  $("shown").textContent = `${context.allocator.toUpperCase()} of Linux ${context.era}, `
+    + `${context.cpus} CPUs, costs of ${context.hardware}. ${context.pairs || 0} pair${context.pairs === 1 ? "" : "s"} of runs per `
     + `strategy. Timelines, operations and caches: seed ${context.seed}, ${parameterText(context)}.`;
+  for (const section of document.querySelectorAll("[data-needs]")) {
+    section.hidden = !table(section.dataset.needs).some((r) => r.context === state.context);
+  }
   renderTables();
   invalidate();
   $("status").textContent = `${state.on.size} of ${strategies.length} strategies, ${context.label}`;

@@ -93,7 +93,7 @@ const CARDS = [
   ["Bills closest to the truth", "charge_error_median"],
   ["Least slab memory", "slab_bytes_mean"],
   ["Least unaccounted", "unaccounted_share"],
-  ["Fewest operations per allocation", "ops_per_alloc"],
+  ["Least time for an allocation and its free", "pair_ns"],
 ];
 function renderCards() {
   const rows = summaryRows();
