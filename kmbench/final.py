@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kmbench.core.state import BY_CACHE, OFFLINE, State
+from kmbench.core.state import BY_CACHE, OFFLINE, UNLIMITED, State
 from kmbench.removed import dead_caches, left_behind
 
 __all__ = ["final_figures"]
@@ -15,6 +15,7 @@ def final_figures(S: State) -> dict[str, float | None]:
     return {
         "misattributed_bytes": misattributed(S),
         "limit_overshoot_bytes": float(S.counter["overshoot"].max() * page),
+        "limit_overshoot_share": overshoot_share(S),
         "forced_charge_bytes": float(k["forced_pages"] * page),
         "work_items_lost": float(k["nr_work_lost"]),
         "work_items_duplicate": float(k["nr_work_duplicates"]),
@@ -36,6 +37,12 @@ def hottest_line(S: State) -> float | None:
     writes = np.concatenate([part["writes"] for part in lines])
     hot = int(np.argmax(moves))
     return float(writes[hot] / allocs) if moves[hot] else 0.0
+
+
+def overshoot_share(S: State) -> float | None:
+    """Largest overshoot of a counter over its limit; None if no counter has one."""
+    limited = S.counter[(S.counter["limit"] > 0) & (S.counter["limit"] < UNLIMITED)]
+    return float((limited["overshoot"] / limited["limit"]).max()) if len(limited) else None
 
 
 def misattributed(S: State) -> float:

@@ -165,6 +165,10 @@ def test_the_suite_itself(tmp_path):
 
     import_asv(tmp_path, tmp_path / "out")
     frame = open_speed(tmp_path / "out").collect()
-    slabs = frame.filter(pl.col("benchmark").cast(pl.String).str.contains("slab_bytes"))
+    slabs = frame.filter(
+        pl.col("benchmark").cast(pl.String).str.contains("slab_bytes"),
+        pl.col("parameters").str.contains('"allocator": "slub"'),
+    )
+    assert slabs.height == len(commits)
     assert set(slabs["value"]) == {98_304.0}  # the same number on both commits: 24 slabs of 4 KiB
     assert json.loads(slabs["parameters"][0])["scenario"] == "spread"

@@ -137,7 +137,7 @@ def calibrated(profile: Profile, entry: Published, results: Results) -> Profile:
 
 
 def _figure(entry: Published, results: Results, profile: Profile) -> float | None:
-    runs = load_runs(results, results.run_ids(), profile)
+    runs = load_runs(results, results.run_ids(), hardware=profile)
     terms, sign = entry.terms
     values = [_value(runs, term) for term in terms]
     if any(value is None for value in values):
