@@ -65,10 +65,11 @@ class Run:
             event[name] = value
         self.sim.feed(event)
 
-    def alloc(self, count=1, memcg=3, gfp=ACCOUNT, cpu=0, cache=1, op=ev.ALLOC, arg=0):
+    def alloc(self, count=1, memcg=3, gfp=ACCOUNT, cpu=0, cache=1, op=ev.ALLOC, arg=0, task=0):
         for _ in range(count):
             self.handle += 1
-            self.event(op, obj=self.handle, memcg=memcg, gfp=gfp, cpu=cpu, cache=cache, arg=arg)
+            who = {"memcg": memcg, "task": task, "cpu": cpu}
+            self.event(op, obj=self.handle, gfp=gfp, cache=cache, arg=arg, **who)
         return list(range(self.handle - count + 1, self.handle + 1))
 
     def free(self, handles, op=ev.FREE, cpu=0, memcg=1):

@@ -12,6 +12,7 @@ import kmbench
 from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
 from kmbench.core import events as ev
 from kmbench.fastpath import fast_path, spoken
+from kmbench.final import final_figures
 
 COPIES_LATE = (
     "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012", "linux-3.8", "linux-4.5", "linux-5.3",
@@ -75,6 +76,27 @@ def test_opt_out_of_linux_4_1():
     run.warm()
     run.alloc(gfp=ev.GFP_KERNEL | ev.GFP_NOACCOUNT)
     assert run.unaccounted(ev.CAUSE_NOT_SELECTED) == 1 and run.pages(3) == 0
+
+
+@of_every_design
+def test_owner(name):
+    """A thread that was moved without its mm's owner: who pays, and what A3 says."""
+    run = Run(name, [slabs_of(1)])
+    for memcg in (3, 4):
+        run.warm(memcg)
+    run.event(ev.ATTACH, task=7, arg=3, memcg=4, cache=1)
+    run.alloc(2, memcg=4, task=7)
+    run.alloc(1, memcg=4, task=8)
+    run.empty_stocks()
+    by_mm = name in ("costa-2012", "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012")
+    by_mm = by_mm or name == "linux-3.8"
+    assert run.S.memcg["objects"][4] == 3
+    billed = [int(nr) // 4096 for nr in run.S.memcg["billed_slab"][3:5]]
+    assert billed == ([2, 1] if by_mm else [0, 3])
+    assert final_figures(run.S)["misattributed_bytes"] == (2 * 4096 if by_mm else 0)
+    run.event(ev.ATTACH, task=7, arg=3, memcg=4)  # its owner follows
+    run.alloc(1, memcg=4, task=7)
+    assert run.S.memcg["billed_slab"][4] == (2 if by_mm else 4) * 4096
 
 
 @of_every_design

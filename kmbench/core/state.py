@@ -43,6 +43,7 @@ KERNEL = np.dtype(
         # time
         ("now", "i8"),
         ("cpu", "i4"),  # on which the current event, or deferred work, runs
+        ("task", "i4"),  # of the current event
         ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
         ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number

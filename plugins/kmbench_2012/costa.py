@@ -42,6 +42,7 @@ from kmbench.design import Fact
 from kmbench.errors import unknown
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
+from kmbench_policies import mm_owner
 
 SELECT, SLAB_TEST = PLUGIN_PATH, PLUGIN_PATH + 1
 PATHS = (
@@ -189,8 +190,9 @@ costa_2012 = Strategy(
         "slab_gone": slab_gone,
         "obj_free": obj_free,
         "cg_offline": cg_offline,
+        **mm_owner.HOOKS,
     },
-    tables=TABLES,
+    tables={**TABLES, **mm_owner.TABLES},
     paths=PATHS,
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
