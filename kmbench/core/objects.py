@@ -15,7 +15,7 @@ from kmbench.core.events import (
     FREE,
 )
 from kmbench.core.internal import queue_internal
-from kmbench.core.jit import inlined
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.pages import alloc_pages, free_pages, node_of
 from kmbench.core.state import BY_CACHE, PERCPU
 
@@ -86,6 +86,12 @@ def bill_object(S, cache, billed, nr):
         u.objects += nr
 
 
+@outlined
+def take_back(S, H, P, cpu, cache, billed):
+    """Undo a charge that was made before an object that could not be had."""
+    H.obj_free(S, P, cpu, cache, billed, 0)
+
+
 @inlined
 def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     """Allocate handle `obj` from the root cache `root`; 0 or FAIL_*."""
@@ -104,7 +110,7 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     slab = take_object(S, H, P, cache, pc, cpu, pays, gfp)
     if slab <= 0:
         if billed > 0 and billed != BY_CACHE:
-            H.obj_free(S, P, cpu, cache, billed, 0)
+            take_back(S, H, P, cpu, cache, billed)
         return FAIL_LIMIT if slab < 0 else FAIL_PAGES
     o.slab = slab
     o.req = req if req > 0 else c.object_size
@@ -152,7 +158,7 @@ def bill_bytes(S, billed, nr_bytes):
         S.memcg[holder(S, billed)].billed_pages += nr_bytes
 
 
-@inlined
+@outlined
 def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
     """Allocate 2**order kernel pages that are not slabs; 0 or FAIL_*."""
     k = S.k[0]
@@ -177,7 +183,7 @@ def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
     return 0
 
 
-@inlined
+@outlined
 def free_kernel_pages(S, H, P, cpu, obj):
     """Free the kernel pages of handle `obj`, which must be live pages."""
     k = S.k[0]
@@ -193,7 +199,7 @@ def free_kernel_pages(S, H, P, cpu, obj):
     free_pages(S.pfn, S.area, S.path, node_of(k, pfn, len(S.pfn)), pfn, order)
 
 
-@inlined
+@outlined
 def alloc_percpu(S, H, P, cpu, memcg, nr_bytes, gfp, obj):
     """Allocate per-CPU memory of `nr_bytes` over all CPUs; 0 or FAIL_*."""
     billed = unbilled_as(memcg, CAUSE_NOT_SELECTED)
@@ -211,7 +217,7 @@ def alloc_percpu(S, H, P, cpu, memcg, nr_bytes, gfp, obj):
     return 0
 
 
-@inlined
+@outlined
 def free_percpu(S, H, P, cpu, obj):
     """Free the per-CPU memory of handle `obj`, which must be live."""
     o = S.obj[obj]

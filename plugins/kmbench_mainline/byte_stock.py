@@ -178,17 +178,14 @@ def account_vmstat(S, P, row, node, flags, nr_bytes):
     if stock.node != node:
         flush_vmstat_of_node(S, P, row, node)
     batch = P.mode[0].batch
-    if flags & SLAB_RECLAIM_ACCOUNT:
-        nr = stock.reclaimable + nr_bytes
-        if nr > batch or nr < -batch:
-            nr = 0
-            count(S, VMSTAT)
+    reclaimable = flags & SLAB_RECLAIM_ACCOUNT != 0
+    nr = nr_bytes + (stock.reclaimable if reclaimable else stock.unreclaimable)
+    if nr > batch or nr < -batch:
+        nr = 0
+        count(S, VMSTAT)
+    if reclaimable:
         stock.reclaimable = nr
     else:
-        nr = stock.unreclaimable + nr_bytes
-        if nr > batch or nr < -batch:
-            nr = 0
-            count(S, VMSTAT)
         stock.unreclaimable = nr
 
 
@@ -257,7 +254,7 @@ def switch_stock(S, P, cpu, key):
     return row
 
 
-@inlined
+@outlined
 def give_back(S, P, cpu, row, keep):
     """A stock holds more than a page: give pages back, unless it may `keep` them."""
     stock = P.stock[row]
