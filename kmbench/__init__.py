@@ -11,11 +11,13 @@ from kmbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from kmbench.core.build import Accounting
+    from kmbench.core.vm import Reclaim
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
     from kmbench.runs import run
     from kmbench.scenario import Scenario, load_scenario
+    from kmbench.shrinker import Shrinker
     from kmbench.simulate import Simulation
     from kmbench.store.dataset import open_results
     from kmbench.strategy import Strategy
@@ -29,6 +31,8 @@ _HOME = {
     "Parameter": "kmbench.parameters",
     "PluginProblem": "kmbench.errors",
     "Scenario": "kmbench.scenario",
+    "Reclaim": "kmbench.core.vm",
+    "Shrinker": "kmbench.shrinker",
     "Simulation": "kmbench.simulate",
     "Strategy": "kmbench.strategy",
     "UsageProblem": "kmbench.errors",

@@ -19,6 +19,7 @@ import pluggy
 
 from kmbench import hookspecs
 from kmbench.errors import PluginProblem, UsageProblem, unknown
+from kmbench.shrinker import Shrinker
 from kmbench.strategy import ABI, Strategy
 from kmbench.workload import Workload
 
@@ -36,6 +37,7 @@ class Loaded:
     error: str = ""
     strategies: list[str] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
+    shrinkers: list[str] = field(default_factory=list)
 
 
 class Plugins:
@@ -47,6 +49,7 @@ class Plugins:
         self.loaded: list[Loaded] = []
         self.strategies: dict[str, Strategy] = {}
         self.workloads: dict[str, Workload] = {}
+        self.shrinkers: dict[str, Shrinker] = {}
         self.origin: dict[str, Loaded] = {}
 
     def strategy(self, name: str) -> Strategy:
@@ -61,6 +64,12 @@ class Plugins:
             raise unknown("workload", name, self.workloads)
         return self.workloads[name]
 
+    def shrinker(self, name: str) -> Shrinker:
+        """The shrinker of that name, else UsageProblem with a suggestion."""
+        if name not in self.shrinkers:
+            raise unknown("shrinker", name, self.shrinkers)
+        return self.shrinkers[name]
+
     @property
     def failed(self) -> list[Loaded]:
         """Plugins that could not be loaded."""
@@ -73,6 +82,7 @@ class Plugins:
             self.manager.register(module, name=record.name)
             hooks = {
                 "kmbench_register_strategies": (Strategy, self.strategies, record.strategies),
+                "kmbench_register_shrinkers": (Shrinker, self.shrinkers, record.shrinkers),
                 "kmbench_register_workloads": (Workload, self.workloads, record.workloads),
             }
             for hook, (kind, known, names) in hooks.items():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL, NR_CAUSES
+from kmbench.core.joints import no_reclaim
 from kmbench.core.geometry import ERAS, kmalloc_bucket, kmalloc_name
 from kmbench.core.pages import free_all
 from kmbench.core.rng import seed_stream
@@ -32,6 +33,9 @@ class Accounting(NamedTuple):
     counter_locked: bool = False  # res_counter era
     forces: int = GFP_NOFAIL | CTX_MEMALLOC  # gfp and context bits that charge over the limit
     vectors: bool = False  # slabs get obj_cgroup vectors
+    slab_reclaim: bool = False  # a full memory counter reclaims the group's slab objects too (4.0+)
+    charge_retries: int = 5  # rounds of reclaim without progress before a charge fails
+    oom_needs_fs: bool = True  # no OOM kill in a group for charges without __GFP_FS (up to 3.x)
     work_items: int = 0  # deferred work: allocated items that may wait, and for how long they do
     work_delay_ns: int = 1_000_000
 
@@ -74,7 +78,9 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
         "barn": sheaves * machine.nodes,
         "barn_slot": sheaves * machine.nodes * BARN_FULL * SHEAF_MAX,
     }
-    S = State(**{name: records(sizes[name], dtype) for name, dtype in FIELDS.items()})
+    S = State(
+        **{name: records(sizes[name], dtype) for name, dtype in FIELDS.items()}, R=no_reclaim()
+    )
     k = S.k
     k["nr_cpus"], k["nr_nodes"] = machine.cpus, machine.nodes
     k["page_size"], k["rcu_delay"] = machine.page_size, machine.rcu_delay_ns
@@ -90,6 +96,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
         k[name] = getattr(accounting, name)
     k["sample_every"] = sample_every
     k["next_sample"] = k["next_due"] = sample_every if sample_every else UNLIMITED
+    k["timer_due"] = UNLIMITED
     k["nr_free_pages"] = machine.memory_pages // machine.nodes * machine.nodes
     seed_stream(k, seed, "page stock")
     _caches(S, setup, era.partial_in_slabs)

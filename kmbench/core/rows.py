@@ -12,6 +12,7 @@ from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature as typing_signature
+from numba.core.typing.typeof import typeof
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
 from numba.np.numpy_support import from_dtype
@@ -79,7 +80,12 @@ def register_tables(made: type) -> None:
 
     @typeof_impl.register(made)
     def _typeof_tables(value, context):
-        return types.NamedTuple([Rows(from_dtype(array.dtype)) for array in value], type(value))
+        return types.NamedTuple([_typeof_field(field) for field in value], type(value))
+
+
+def _typeof_field(field: object) -> types.Type:
+    """Records become Rows; nested tables and hook namespaces keep the type they have."""
+    return Rows(from_dtype(field.dtype)) if hasattr(field, "dtype") else typeof(field)
 
 
 if JIT:

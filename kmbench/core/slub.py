@@ -9,9 +9,14 @@ after the event (:func:`kmbench.core.release.settle`), or after a grace period i
 SLAB_TYPESAFE_BY_RCU.
 """
 
-from kmbench.core.events import SLAB_TYPESAFE_BY_RCU
+from kmbench.core.events import (
+    GFP_DIRECT_RECLAIM,
+    GFP_KSWAPD_RECLAIM,
+    GFP_NOFAIL,
+    SLAB_TYPESAFE_BY_RCU,
+)
 from kmbench.core.jit import inlined
-from kmbench.core.pages import alloc_pages, free_pages, node_of
+from kmbench.core.pages import free_pages, node_of
 from kmbench.core.paths import (
     ALLOC_CPU_PARTIAL,
     ALLOC_NEW_SLAB,
@@ -29,6 +34,7 @@ from kmbench.core.paths import (
 )
 from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL, RCU_FREE
 
+FIRST_TRY = GFP_NOFAIL | GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM  # the large order goes without
 SMALLER = 2  # an answer of the hook slab_new: not at this order, but perhaps at the smallest
 
 
@@ -250,7 +256,8 @@ def new_slab(S, H, P, cache, cpu, memcg, gfp):
     while True:
         allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0)
         if allowed and allowed != SMALLER:
-            pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+            pages_gfp = gfp if order == c.min_order else gfp & ~FIRST_TRY
+            pfn = S.R.get_pages(S, cpu, order, pages_gfp)
             if pfn < 0:
                 H.slab_gone(S, P, cpu, cache, order, 0)
                 if order == c.min_order:

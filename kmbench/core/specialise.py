@@ -54,6 +54,8 @@ class Hooks:
     def __init__(self, key: str, functions: dict[str, Callable]):
         self.__dict__.update(functions)
         self._numba_type = HooksType(key, functions) if JIT else None
+        if JIT:  # types are interned: one that came out of a cache index knows no functions
+            self._numba_type.functions = functions
 
 
 @typeof_impl.register(Hooks)
@@ -178,13 +180,19 @@ class Engine(NamedTuple):
         return time.perf_counter() - began, hit
 
 
-def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
-    """Compile each hook of the strategy protocol alone and check what it returns.
+def check_hooks(
+    hooks: "Hooks",
+    state: types.Type,
+    tables: types.Type,
+    protocol: dict[str, Callable] = STRATEGY_HOOKS,
+    returns: dict[str, str] = RETURNS,
+) -> None:
+    """Compile each hook of a protocol alone and check what it returns.
 
     Here an error names the plugin's file and line; inside the engine it would name the host's, and
     a wrong return type can pass unnoticed.  Raises PluginProblem.
     """
-    for name, default in STRATEGY_HOOKS.items():
+    for name, default in protocol.items():
         hook = getattr(hooks, name, None)
         if hook is None or plain(hook) is default:
             continue
@@ -198,7 +206,7 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
         except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
             raise PluginProblem(f"{where}: {reason_of(error)}") from error
         (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
-        wanted = RETURNS[name]
+        wanted = returns.get(name, "none")
         if isinstance(result, types.Optional) and wanted != "none":
             raise PluginProblem(
                 f"{where}: returns nothing on some paths; expected {_WORDS[wanted]}"
@@ -246,11 +254,16 @@ def as_helper(func: Callable) -> Callable:
     return func if hasattr(func, "py_func") or not JIT else inlined(func)
 
 
-def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
-    """One engine of `loop` with `hooks`; compiled at the first call for its arguments."""
+def specialise(
+    loop: Callable, hooks: dict[str, Callable], namespace: Hooks | None = None
+) -> Engine:
+    """One engine of `loop` with `hooks`; compiled at the first call for its arguments.
+
+    `namespace`: use this one, which has the hooks, instead of making one.
+    """
     helpers = {name: as_helper(func) for name, func in sorted(hooks.items())}
     key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), config.BOUNDSCHECK)
-    made = Hooks(key, helpers)
+    made = namespace or Hooks(key, helpers)
     call = entry(loop)
     folder = cache_folder() / key
     if JIT:

@@ -41,6 +41,7 @@ KERNEL = np.dtype(
         ("now", "i8"),
         ("next_due", "i8"),  # earliest of next_sample, oldest RCU delayed slab, oldest work
         ("next_sample", "i8"),
+        ("timer_due", "i8"),  # next turn of kswapd and of other timers of reclaim
         ("nr_samples", "i8"),
         ("nr_timeline", "i8"),  # rows used in the tables of the current call
         ("nr_cache_rows", "i8"),
@@ -239,7 +240,7 @@ FIELDS = {
     "barn": BARN,
     "barn_slot": SHEAF_SLOT,
 }
-State = tables_class(tuple(FIELDS))
+State = tables_class((*FIELDS, "R"))  # R: what :mod:`kmbench.core.joints` names
 
 # why the engine returned (S.k[0].status)
 DONE, ROWS_FULL = 0, 1

@@ -1,0 +1,18 @@
+"""What a shrinker's hooks may call and use, in one place; see also :mod:`kmbench.core.ops`."""
+
+from kmbench.core.cached import (
+    charged_group,
+    drop_object,
+    get_object,
+    list_add,
+    list_append_all,
+    list_del,
+    list_rotate,
+    put_object,
+)
+from kmbench.core.shrink import STOP
+
+__all__ = [
+    "STOP", "charged_group", "drop_object", "get_object", "list_add", "list_append_all",
+    "list_del", "list_rotate", "put_object",
+]  # fmt: skip
