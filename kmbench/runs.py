@@ -16,13 +16,16 @@ import numpy as np
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.errors import UsageProblem
+from kmbench.memory import Memory
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
+from kmbench.shrinker import NO_SHRINKER
 from kmbench.simulate import Outcome, Timing, simulate
 from kmbench.store.dataset import Results, write_run
 from kmbench.strategy import Strategy
-from kmbench.tabulate import cache_table, failure_table, op_table, timeline_table
+from kmbench.tabulate import access_table, cache_table, failure_table, op_table, timeline_table
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
@@ -40,6 +43,7 @@ class Plan(NamedTuple):
     parameters: dict[str, Any]
     identity: dict[str, Any]
     run_id: str
+    memory: Memory | None = None
 
 
 def run(
@@ -86,11 +90,15 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         for s in chosen
     ]
     workload = source.open(given, scenario.host())
+    memory = make_memory(scenario, plugins)
+    if workload.reclaims and memory is None:
+        raise UsageProblem(f"{where}: needs a table [shrinkers] or [reclaim] in the scenario")
     common = {
         "scenario": {
             k: v
             for k, v in asdict(scenario).items()
             if k not in ("strategies", "folder", "description")
+            and (v or k not in ("reclaim", "shrinkers"))
         },
         "workload": given,
         "trace": workload.trace_hash,
@@ -105,8 +113,28 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             "strategy_params": values,
             "strategy_plugin": _version(plugins.origin[strategy.name].distribution),
         }
-        plans.append(Plan(scenario, workload, strategy, values, identity, _digest(identity)))
+        plans.append(Plan(scenario, workload, strategy, values, identity, _digest(identity), memory))
     return plans
+
+
+def make_memory(scenario: Scenario, plugins: Plugins) -> Memory | None:
+    """What the scenario says about reclaim: at most one shrinker and one listener; or None."""
+    if not scenario.shrinkers and not scenario.reclaim:
+        return None
+    memory = Memory(scenario.reclaim_values())
+    for name, given in scenario.shrinkers.items():
+        shrinker = plugins.shrinker(name)
+        where = f"{scenario.name}: shrinker {name}"
+        values = parse_parameters(shrinker.parameters, given, where)
+        known = memory.listener if shrinker.listener else memory.shrinker
+        if known is not NO_SHRINKER:
+            kind = "listener" if shrinker.listener else "shrinker"
+            raise UsageProblem(f"{where}: a run has one {kind}, and {known.name} is given already")
+        if shrinker.listener:
+            memory = memory._replace(listener=shrinker, listener_parameters=values)
+        else:
+            memory = memory._replace(shrinker=shrinker, parameters=values)
+    return memory
 
 
 def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
@@ -116,6 +144,7 @@ def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
     outcome = simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
+        plan.memory,
     )  # fmt: skip
     tables = {
         "timeline": timeline_table(outcome, workload.setup, plan.run_id),
@@ -123,6 +152,8 @@ def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
         "ops": op_table(outcome, plan.strategy, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
+    if plan.memory:
+        tables["accesses"] = access_table(outcome, workload.setup, plan.run_id)
     write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
 
 

@@ -35,12 +35,14 @@ class OpenWorkload(NamedTuple):
 
     `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
+    `reclaims`: it has events that only a run with reclaim processes.
     """
 
     setup: Setup
     batches: Callable[[State], Iterator[np.ndarray]]
     trace_hash: str = ""
     nr_events: int | None = None
+    reclaims: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def generated(
     tables: Mapping[str, Table],
     prepare: Callable[[State, tuple], None],
     nr_events: int | None = None,
+    reclaims: bool = False,
 ) -> OpenWorkload:
     """A workload from a compiled generator.
 
@@ -83,4 +86,4 @@ def generated(
         while nr := generator.call(S, generator.hooks, W, batch):
             yield batch[:nr]
 
-    return OpenWorkload(setup, batches, "", nr_events)
+    return OpenWorkload(setup, batches, "", nr_events, reclaims)

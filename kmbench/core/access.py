@@ -120,7 +120,7 @@ def book(S, memcg, ns):
     while ns > 0 and bucket < BUCKETS - 1:
         ns >>= 1
         bucket += 1
-    S.latency[memcg * BUCKETS + bucket].nr += 1
+    S.latency[(memcg * PHASES + S.vm[0].phase) * BUCKETS + bucket].nr += 1
 
 
 @separate

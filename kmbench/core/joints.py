@@ -65,6 +65,13 @@ def other(S, op, cpu, memcg, obj, cache, gfp, arg):
     return 0
 
 
+@inlined
+def reclaim(S, memcg, nr, gfp):
+    """For strategies: reclaim `nr` pages from a group's subtree; pages freed, 0 where a run models
+    no reclaim."""
+    return S.R.reclaim_group(S, memcg, nr, gfp)
+
+
 JOINTS = {"alloc_object": alloc_object, "free_object": free_object} | {
     function.__name__: function
     for function in (

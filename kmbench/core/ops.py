@@ -38,6 +38,7 @@ from kmbench.core.groups import (
     reparent,
 )
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.joints import reclaim
 from kmbench.core.memcg import (
     count,
     counter_add,
@@ -66,6 +67,6 @@ __all__ = [
     "SLAB_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count", "counter_add",
     "counter_charge", "counter_force", "counter_uncharge", "css_get", "css_put", "defer_work",
     "destroy_copy", "drain_all_stock", "holder", "inlined", "make_copy", "move_partial_slabs",
-    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "refill_stock",
+    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "reclaim", "refill_stock",
     "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
 ]  # fmt: skip

@@ -40,6 +40,8 @@ VM = np.dtype(
             "target_bytes", "own_bytes", "damaged", "kswapd_turns", "direct_runs", "group_runs",
             "oom_kills", "wrong_kills", "stalls", "stall_ns", "failed_with_reclaimable",
             "unbilled_bytes",
+            # what to compare: the group whose phase 1 was alone and whose phase 2 was not
+            "victim",
         )
     ]
 )  # fmt: skip
@@ -72,7 +74,7 @@ OWNER = np.dtype([("deferred", "i8"), ("bit", "i8")])  # of a shrinker's lists; 
 STAT = np.dtype(  # row memcg * PHASES + phase
     [("accesses", "i8"), ("hits", "i8"), ("failed", "i8"), ("returned", "i8"), ("busy", "i8")]
 )
-LATENCY = np.dtype([("nr", "i8")])  # row memcg * BUCKETS + bucket
+LATENCY = np.dtype([("nr", "i8")])  # row (memcg * PHASES + phase) * BUCKETS + bucket
 
 
 class Reclaim(NamedTuple):
@@ -119,7 +121,7 @@ def reclaim_state(
     sizes = {
         "vm": (1, VM), "item": (objects, ITEM), "lru": (groups * shrinker.lists + 1, LIST),
         "pool": (groups * 3, POOL), "user": (groups, USER), "owner": (groups + 1, OWNER),
-        "stat": (groups * PHASES, STAT), "latency": (groups * BUCKETS, LATENCY),
+        "stat": (groups * PHASES, STAT), "latency": (groups * PHASES * BUCKETS, LATENCY),
     }  # fmt: skip
     tables = {name: records(nr, dtype) for name, (nr, dtype) in sizes.items()}
     vm = tables["vm"]

@@ -49,7 +49,7 @@ def write_run(
 
     ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
     ``ops`` and ``failures`` as Arrow tables or as columns for
-    :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.  Writing a run
+    :func:`kmbench.store.schema.make_table` (``accesses`` too, if reclaim was modelled); one that is absent is stored empty.  Writing a run
     again replaces it.  Raises :class:`UsageProblem` when the folder cannot be written.
     """
     run_id = run["run_id"]
@@ -61,6 +61,8 @@ def write_run(
             if timing is None:
                 continue
             content = make_table(table, _row(timing), run_id)
+        elif table == "accesses" and table not in tables:
+            continue
         else:
             content = _conform(table, tables.get(table, _empty(table)), run_id)
         written = Path(folder) / table / f"{run_id}.parquet"
@@ -221,6 +223,11 @@ class Results:
     def failures(self) -> pl.LazyFrame:
         """One row per failed operation (the first 100,000 of a run)."""
         return self._scan("failures")
+
+    @cached_property
+    def accesses(self) -> pl.LazyFrame:
+        """One row per group and phase of runs with reclaim: look-ups, hits, latency."""
+        return self._scan("accesses")
 
     @cached_property
     def timing(self) -> pl.LazyFrame:

@@ -214,7 +214,8 @@ linux_5_9 = Strategy(
         Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
     ),
     accounting=lambda p: Accounting(
-        stock_slots=1, stock_batch=p["stock_batch"], forces=FORCES | CTX_DYING, vectors=True
+        stock_slots=1, stock_batch=p["stock_batch"], forces=FORCES | CTX_DYING, vectors=True,
+        slab_reclaim=True,
     ),
 )
 
@@ -236,5 +237,8 @@ linux_6_18 = Strategy(
         stock_batch=p["stock_batch"],
         forces=FORCES | GFP_HIGH,
         vectors=True,
+        slab_reclaim=True,
+        charge_retries=16,
+        oom_needs_fs=False,
     ),
 )

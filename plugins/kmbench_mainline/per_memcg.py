@@ -20,7 +20,8 @@ alive.
 
 ``as_posted`` for the last two: a full kmem counter fails __GFP_NOFAIL charges as well (mended by
 e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
-Reclaim is not modelled: an allocation over a limit fails.
+A full memory counter reclaims user pages up to 3.18, slab objects too since 4.0; a full kmem counter
+never reclaims.
 """
 
 from kmbench.core.build import Accounting
@@ -48,7 +49,7 @@ NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:
 
 
 def _accounting(parameters: dict) -> Accounting:
-    return Accounting(stock_slots=1, stock_batch=32, forces=FORCES)
+    return Accounting(stock_slots=1, stock_batch=32, forces=FORCES, slab_reclaim=True)
 
 
 linux_3_8 = page_unit(

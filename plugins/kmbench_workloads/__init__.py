@@ -6,8 +6,9 @@ import kmbench
 @kmbench.hookimpl
 def kmbench_register_workloads(register):
     """Register every workload of this package."""
-    from kmbench_workloads import replay, slab_pairs, spread
+    from kmbench_workloads import dentry_bomb, replay, slab_pairs, spread
 
+    register(dentry_bomb.dentry_bomb)
     register(replay.replay)
     register(slab_pairs.slab_pairs)
     register(spread.spread)
