@@ -1,7 +1,7 @@
 """Events that only a run with reclaim processes: look-ups, references, user pages, marks.
 
-An ACCESS looks a cached object up: a hit touches it, a miss allocates it, with its parent if that
-is gone too, and with an inode of its own where the setup has a cache for inodes (handle of the
+An ACCESS looks a cached object up: a hit touches it, a miss allocates it, with its parent (a
+smaller handle) if that is gone too, and with an inode of its own where the setup has a cache for inodes (handle of the
 dentry plus half of all handles).  Each takes model time, the stall of direct reclaim included,
 which is booked to the group and the phase of the run (MARK events).
 """
@@ -17,7 +17,8 @@ from kmbench.core.events import (
     USER_FREE,
 )
 from kmbench.core.jit import inlined, separate
-from kmbench.core.state import ONLINE
+from kmbench.core.rows import prefetch
+from kmbench.core.state import OFFLINE, ONLINE
 from kmbench.core.userpages import alloc_user_pages, free_user_pages
 
 PHASES = 4  # of a run, for figures before and after: a MARK with arg n begins phase n % PHASES
@@ -36,44 +37,58 @@ def note_return(S, memcg, obj):
         i.evicted = 0
 
 
-@separate
-def new_object(S, cpu, memcg, obj, cache, gfp):
-    """Allocate a cached object with one reference; 0 or FAIL_*."""
-    failed = S.R.alloc_object(S, S.R, S.P, cpu, memcg, cache, gfp, 0, obj)
-    if failed == 0:
-        i = S.item[obj]
-        i.known = 1
-        i.referenced = 0
-        i.pins = 1
-    return failed
+@inlined
+def free_or_cached(S, obj):
+    """Whether nothing but a cached object has this handle."""
+    return S.item[obj].known != 0 or S.obj[obj].slab == 0
 
 
-@separate
+@inlined
+def usable(S, obj):
+    """Whether a handle may become a cached object, with its inode if those are modelled."""
+    inode = S.vm[0].inode_offset
+    if inode == 0:
+        return free_or_cached(S, obj)
+    return obj < inode and free_or_cached(S, obj) and free_or_cached(S, obj + inode)
+
+
+@inlined
 def create(S, cpu, memcg, obj, cache, gfp):
     """Bring an absent object, whose parent is there, into the cache; 0 or FAIL_*.
 
-    The dentry first, then its inode, as d_alloc and iget do.
+    The dentry first, then its inode, as d_alloc and iget do; each is pinned until all are there.
     """
     vm = S.vm[0]
-    i = S.item[obj]
+    parent = S.item[obj].parent
+    if not usable(S, obj):
+        return FAIL_NO_GROUP
     note_return(S, memcg, obj)
-    if i.parent:
-        get_object(S, i.parent)
-    failed = new_object(S, cpu, memcg, obj, cache, gfp)
-    if failed == 0 and vm.inode_cache and obj < vm.inode_offset:
-        inode = obj + vm.inode_offset
-        if S.item[inode].known and S.obj[inode].slab > 0:
-            get_object(S, inode)
+    if parent:
+        get_object(S, parent)
+    failed = 0
+    wanted = obj
+    made = 0
+    while wanted and failed == 0:
+        i = S.item[wanted]
+        if i.known:  # an inode that outlived its dentry
+            get_object(S, wanted)
         else:
-            failed = new_object(S, cpu, memcg, inode, vm.inode_cache, gfp)
-        if failed:  # the dentry goes again, unhashed
-            i.pins = 0
-            S.user[S.obj[obj].owner].unused += 1
-            drop_object(S, obj)
-            i.evicted = 0
+            failed = S.R.alloc_object(S, S.R, S.P, cpu, memcg, cache, gfp, 0, wanted)
+            if failed == 0:
+                i.known = 1
+                i.referenced = 0
+                i.pins = 1
+                made += 1
+        wanted = wanted + vm.inode_offset if wanted == obj and vm.inode_offset else 0
+        cache = vm.inode_cache
+    if failed and made:  # the dentry goes again, unhashed
+        S.item[obj].pins = 0
+        S.user[S.obj[obj].owner].unused += 1
+        drop_object(S, obj)
+        S.item[obj].evicted = 0
     if failed:
-        if i.parent:
-            put_object(S, i.parent)
+        if parent:
+            put_object(S, parent)
         return failed
     put_object(S, obj)
     return 0
@@ -85,20 +100,15 @@ def present(S, obj):
     return S.item[obj].known != 0 and S.obj[obj].slab > 0
 
 
-@separate
+@inlined
 def look_up(S, cpu, memcg, obj, cache, gfp, parent):
-    """ACCESS: 0 or FAIL_*."""
+    """ACCESS of an object that is not there: 0 or FAIL_*."""
     stat = S.stat[memcg * PHASES + S.vm[0].phase]
     stat.accesses += 1
-    if present(S, obj):
-        stat.hits += 1
-        get_object(S, obj)
-        put_object(S, obj)
-        return 0
-    if S.obj[obj].slab != 0:
+    if not usable(S, obj):
         S.k[0].nr_skipped += 1
         return 0
-    S.item[obj].parent = parent
+    S.item[obj].parent = parent if parent < obj else 0
     failed = 0
     while failed == 0 and not present(S, obj):  # ancestors that are gone come first
         missing = obj
@@ -109,6 +119,19 @@ def look_up(S, cpu, memcg, obj, cache, gfp, parent):
     if failed:
         stat.failed += 1
     return failed
+
+
+@inlined
+def look_ahead(S, obj):
+    """Ask for the record of a cached object that will be accessed."""
+    prefetch(S.item, obj)
+
+
+@inlined
+def look_nearer(S, obj):
+    """And for those of its neighbours on its list."""
+    prefetch(S.item, S.item[obj].prev)
+    prefetch(S.item, S.item[obj].next)
 
 
 @inlined
@@ -123,23 +146,56 @@ def book(S, memcg, ns):
     S.latency[(memcg * PHASES + S.vm[0].phase) * BUCKETS + bucket].nr += 1
 
 
-@separate
+@inlined
+def hit(S, memcg, obj):
+    """ACCESS of an object that is there; touching it takes and drops a reference."""
+    vm = S.vm[0]
+    row = memcg * PHASES + vm.phase
+    stat = S.stat[row]
+    stat.accesses += 1
+    stat.hits += 1
+    stat.busy += vm.hit_ns
+    S.latency[row * BUCKETS + vm.hit_bucket].nr += 1
+    i = S.item[obj]
+    if i.pins == 0:
+        if i.on:
+            S.R.touch(S, S.Q, obj)
+        else:
+            S.R.lru_add(S, S.Q, obj)
+
+
+@inlined
+def exists(S, memcg):
+    """Whether tasks can be in the group: it is online, or removed but not yet released."""
+    state = S.memcg[memcg].state
+    return memcg <= 1 or state == ONLINE or state == OFFLINE
+
+
+@inlined
 def other(S, op, cpu, memcg, obj, cache, gfp, arg):
-    """Process one such event: 0 or FAIL_*."""
+    """Process an event that only a run with reclaim knows: 0 or FAIL_*.  Hits stay in the loop."""
+    if op == ACCESS and present(S, obj) and exists(S, memcg):
+        S.vm[0].cpu = cpu
+        hit(S, memcg, obj)
+        return 0
+    return rare(S, op, cpu, memcg, obj, cache, gfp, arg)
+
+
+@separate
+def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
+    """All others: 0 or FAIL_*."""
     vm = S.vm[0]
     if op == MARK:
         vm.phase = arg % PHASES
         return 0
-    state = S.memcg[memcg].state
-    if memcg > 1 and state != ONLINE and state != ONLINE + 1:
+    if not exists(S, memcg):
         return FAIL_NO_GROUP
     vm.cost = 0
+    vm.cpu = cpu
     failed = 0
     if op == ACCESS:
-        hits = S.stat[memcg * PHASES + vm.phase].hits
         failed = look_up(S, cpu, memcg, obj, cache, gfp, arg)
-        hit = S.stat[memcg * PHASES + vm.phase].hits > hits
-        book(S, memcg, (vm.hit_ns if hit else vm.miss_ns) + vm.cost)
+        book(S, memcg, vm.miss_ns + vm.cost)
     elif op == PIN:
         if present(S, obj):
             get_object(S, obj)

@@ -8,10 +8,10 @@ meets it.
 """
 
 from kmbench.core.jit import inlined, separate
-from kmbench.core.state import BY_CACHE
+from kmbench.core.state import BY_CACHE, ONLINE
 
 
-@separate
+@inlined
 def list_add(S, row, obj):
     """Put an object on list `row` as its newest."""
     lst = S.lru[row]
@@ -28,7 +28,7 @@ def list_add(S, row, obj):
     lst.nr += 1
 
 
-@separate
+@inlined
 def list_del(S, obj):
     """Take an object off the list that it is on."""
     i = S.item[obj]
@@ -64,7 +64,7 @@ def list_append_all(S, source, target):
         obj = following
 
 
-@separate
+@inlined
 def charged_group(S, obj):
     """Group that an object is billed to, whose per-memcg lists it belongs on; the root if nobody's.
 
@@ -73,17 +73,9 @@ def charged_group(S, obj):
     billed = S.obj[obj].billed
     if billed == BY_CACHE:
         billed = S.cache[S.slab[S.obj[obj].slab].cache].pays
-    if billed <= 0:
-        return 1
-    while S.memcg[billed].objcg_memcg != billed:
-        billed = S.memcg[billed].objcg_memcg
-    return billed
-
-
-@separate
-def free_handle(S, obj):
-    """Free the slab object of a handle in the middle of another operation, past the sheaves."""
-    S.R.free_object(S, S.R, S.P, S.vm[0].cpu, obj, 0)
+    while billed > 1 and S.memcg[billed].state != ONLINE:  # list_lrus of removed groups moved up
+        billed = S.memcg[billed].parent
+    return max(billed, 1)
 
 
 @separate
@@ -107,10 +99,10 @@ def drop_object(S, obj):
     S.item[obj].evicted = (k.now // 1_000_000 + 1) * (-1 if own else 1)
     S.user[o.owner].unused -= 1
     S.item[obj].known = 0
-    free_handle(S, obj)
+    S.R.free_object(S, S.R, S.P, vm.cpu, obj, 0)
 
 
-@separate
+@inlined
 def get_object(S, obj):
     """Take a reference to a cached object."""
     i = S.item[obj]
@@ -119,7 +111,7 @@ def get_object(S, obj):
     i.pins += 1
 
 
-@separate
+@inlined
 def put_object(S, obj):
     """Drop a reference; the shrinker hears of the last one (dput, iput)."""
     i = S.item[obj]

@@ -39,7 +39,7 @@ def timer(S):
 
 
 @inlined
-def may_free(S, obj):
+def may_free(S, cpu, obj):
     """The stream frees the object of a handle: whether it may."""
     return True
 
@@ -60,6 +60,16 @@ def group_gone(S, memcg):
 
 
 @inlined
+def look_ahead(S, obj):
+    """A handle of a coming event."""
+
+
+@inlined
+def look_nearer(S, obj):
+    """The same handle, some events later."""
+
+
+@inlined
 def other(S, op, cpu, memcg, obj, cache, gfp, arg):
     """An event that only runs with reclaim process: 0 or FAIL_*."""
     return 0
@@ -75,7 +85,8 @@ def reclaim(S, memcg, nr, gfp):
 JOINTS = {"alloc_object": alloc_object, "free_object": free_object} | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, other,
+        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, look_ahead,
+        look_nearer, other,
     )
 }  # fmt: skip
 

@@ -159,6 +159,8 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             if look_ahead and i + OBJECT_AHEAD < stop:
                 prefetch(S.obj, events[i + OBJECT_AHEAD].obj)
                 prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
+                S.R.look_ahead(S, events[i + OBJECT_AHEAD].obj)
+                S.R.look_nearer(S, events[i + SLAB_AHEAD].obj)
             i += 1
             k.now = e.t
             internal = 0
@@ -166,7 +168,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
         cpu = e.cpu
         obj = e.obj
         if op == FREE:
-            if S.obj[obj].slab > 0 and S.R.may_free(S, obj):
+            if S.obj[obj].slab > 0 and S.R.may_free(S, cpu, obj):
                 S.R.free_object(S, H, P, cpu, obj, not (internal and e.cache))
                 k.nr_frees += 1 - internal
             else:

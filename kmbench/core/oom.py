@@ -8,7 +8,7 @@ and inodes) lose the references that it held and stay cached.
 
 from kmbench.core.jit import inlined, separate
 from kmbench.core.events import USER_ANON
-from kmbench.core.cached import free_handle, put_object
+from kmbench.core.cached import put_object
 from kmbench.core.objects import free_kernel_pages, free_percpu
 from kmbench.core.release import settle
 from kmbench.core.state import PERCPU
@@ -47,7 +47,7 @@ def kill_group(S, victim):
                 S.item[obj].held -= 1
                 put_object(S, obj)
         elif o.slab > 0:
-            free_handle(S, obj)
+            S.R.free_object(S, S.R, S.P, vm.cpu, obj, 0)
         elif o.slab == PERCPU:
             free_percpu(S, S.R, S.P, vm.cpu, obj)
         else:

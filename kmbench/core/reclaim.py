@@ -9,7 +9,7 @@ and takes as long as the scanning costs.  An allocator that cannot wait for it r
 that costs is the stall of its task (``vm.cost``).
 """
 
-from kmbench.core.access import other
+from kmbench.core.access import look_ahead, look_nearer, other
 from kmbench.core.cached import drop_object, list_append_all, list_del, put_object
 from kmbench.core.charge import over_limit, reclaim_group
 from kmbench.core.events import (
@@ -114,20 +114,20 @@ def kswapd_turn(S):
     """One priority, then the next one later if too little came free (balance_pgdat)."""
     k = S.k[0]
     vm = S.vm[0]
-    if k.nr_free_pages >= vm.high:
+    if k.nr_free_pages >= vm.wmark_high:
         return
     for cause in range(1, len(S.unbilled)):
         vm.unbilled_bytes += S.unbilled[cause].bytes
     vm.kswapd_turns += 1
     vm.cpu = 0
     before = vm.cost
-    target = max(vm.high - k.nr_free_pages, SWAP_CLUSTER_MAX)
+    target = max(vm.wmark_high - k.nr_free_pages, SWAP_CLUSTER_MAX)
     freed = shrink_node(S, vm.kswapd_prio, target, GFP_KERNEL | CTX_MEMALLOC)
     took = vm.cost - before
     vm.cost = before  # nobody waits for it
     if freed > 0:
         vm.kswapd_failures = 0
-    if k.nr_free_pages >= vm.high:
+    if k.nr_free_pages >= vm.wmark_high:
         return
     if freed < SWAP_CLUSTER_MAX:
         vm.kswapd_prio -= 1
@@ -164,7 +164,7 @@ def slow_pages(S, cpu, order, gfp):
     nr = 1 << order
     if gfp & GFP_KSWAPD_RECLAIM:
         wake_kswapd(S)
-    if above(S, nr, vm.min, gfp):
+    if above(S, nr, vm.wmark_min, gfp):
         pfn = take_pages(S, cpu, order)
         if pfn >= 0:
             return pfn
@@ -176,7 +176,7 @@ def slow_pages(S, cpu, order, gfp):
     no_progress = 0
     for _ in range(ROUNDS):
         freed = direct_reclaim(S, nr, gfp)
-        if above(S, nr, vm.min, gfp):
+        if above(S, nr, vm.wmark_min, gfp):
             pfn = take_pages(S, cpu, order)
         if pfn >= 0 or gfp & GFP_NORETRY or order > COSTLY_ORDER:
             break
@@ -203,7 +203,7 @@ def slow_pages(S, cpu, order, gfp):
 @separate
 def get_pages(S, cpu, order, gfp):
     """2**order pages for `cpu`: their first page frame, or -1 (__alloc_pages)."""
-    if S.k[0].nr_free_pages - (1 << order) >= S.vm[0].low:
+    if S.k[0].nr_free_pages - (1 << order) >= S.vm[0].wmark_low:
         pfn = take_pages(S, cpu, order)
         if pfn >= 0:
             return pfn
@@ -253,8 +253,9 @@ def remove_object(S, obj):
 
 
 @inlined
-def may_free(S, obj):
+def may_free(S, cpu, obj):
     """Whether the stream may free the object of a handle."""
+    S.vm[0].cpu = cpu
     return remove_object(S, obj) if S.item[obj].known else True
 
 
@@ -277,6 +278,7 @@ RECLAIM = {
 } | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, other,
+        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, look_ahead,
+        look_nearer, other,
     )
 }  # fmt: skip

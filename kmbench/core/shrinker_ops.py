@@ -10,9 +10,10 @@ from kmbench.core.cached import (
     list_rotate,
     put_object,
 )
+from kmbench.core.rows import prefetch
 from kmbench.core.shrink import STOP
 
 __all__ = [
     "STOP", "charged_group", "drop_object", "get_object", "list_add", "list_append_all",
-    "list_del", "list_rotate", "put_object",
+    "list_del", "list_rotate", "prefetch", "put_object",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ from kmbench.core.paths import (
 )
 from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL, RCU_FREE
 
-FIRST_TRY = GFP_NOFAIL | GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM  # the large order goes without
+RETRY_GFP = 0xFFFFFFFF ^ (GFP_NOFAIL | GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM)  # for large orders
 SMALLER = 2  # an answer of the hook slab_new: not at this order, but perhaps at the smallest
 
 
@@ -256,7 +256,7 @@ def new_slab(S, H, P, cache, cpu, memcg, gfp):
     while True:
         allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0)
         if allowed and allowed != SMALLER:
-            pages_gfp = gfp if order == c.min_order else gfp & ~FIRST_TRY
+            pages_gfp = gfp if order == c.min_order else gfp & RETRY_GFP
             pfn = S.R.get_pages(S, cpu, order, pages_gfp)
             if pfn < 0:
                 H.slab_gone(S, P, cpu, cache, order, 0)

@@ -23,14 +23,14 @@ VM = np.dtype(
         (name, "i8")
         for name in (
             # watermarks, pages
-            "min", "low", "high",
+            "wmark_min", "wmark_low", "wmark_high",
             # rules
             "rules", "at_least_batch", "bitmap", "memcg_aware", "charge_retries", "oom_needs_fs",
             "oom_at_once", "seeks", "batch", "lists", "superblocks", "count_referenced",
             "inode_cache", "inode_offset", "keep_less",
             # what things cost, ns
-            "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "miss_ns", "fault_ns",
-            "kswapd_delay",
+            "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "hit_bucket", "miss_ns",
+            "fault_ns", "kswapd_delay",
             # now going on
             "busy", "cpu", "cost", "phase", "target", "kswapd_due", "kswapd_prio",
             "kswapd_failures", "notify_due", "swap_free", "nr_user_pages",
@@ -127,7 +127,7 @@ def reclaim_state(
     vm = tables["vm"]
     eras = list(ERAS)
     at = eras.index(setup.era)
-    vm["min"], vm["low"], vm["high"] = watermarks(setup, reclaim.min_pages)
+    vm["wmark_min"], vm["wmark_low"], vm["wmark_high"] = watermarks(setup, reclaim.min_pages)
     vm["rules"] = (
         LRU_RATIO if at < eras.index("4.19")
         else PRIORITY_CAPPED if at < eras.index("5.16")
@@ -147,6 +147,7 @@ def reclaim_state(
     ):  # fmt: skip
         vm[name] = getattr(reclaim, name)
     vm["kswapd_delay"] = reclaim.kswapd_delay_ns
+    vm["hit_bucket"] = min(reclaim.hit_ns.bit_length(), BUCKETS - 1)
     vm["swap_free"] = reclaim.swap_pages
     vm["kswapd_due"] = vm["notify_due"] = UNLIMITED
     if reclaim.inode_cache:

@@ -12,6 +12,7 @@ from kmbench.core.shrinker_ops import (
     list_add,
     list_del,
     list_rotate,
+    prefetch,
 )
 from kmbench.parameters import Parameter
 from kmbench.shrinker import Shrinker
@@ -48,6 +49,17 @@ def scan(S, Q, memcg, nr, gfp):
     return visited
 
 
+@inlined
+def ask_for_victims(S, row):
+    """Prefetch what evicting the next ones will touch; each record is asked for an eviction ahead
+    of the one that is found through it."""
+    first = S.lru[row].oldest
+    second = S.item[first].next
+    prefetch(S.slab, max(S.obj[first].slab, 0))
+    prefetch(S.obj, second)
+    prefetch(S.item, S.item[second].next)
+
+
 def lru_add(S, Q, obj):
     """A new object is the newest; one too many drives out the oldest that nobody refers to."""
     row = home(S, obj)
@@ -59,6 +71,7 @@ def lru_add(S, Q, obj):
             list_rotate(S, victim)
             victim = S.lru[row].oldest
         list_del(S, victim)
+        ask_for_victims(S, row)
         if S.item[victim].pins == 0:
             drop_object(S, victim)
 
