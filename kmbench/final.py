@@ -28,6 +28,8 @@ def reclaim_figures(S: State) -> dict[str, float | None]:
     vm = {name: int(S.vm[name][0]) for name in S.vm.dtype.names}
     page = int(S.k["page_size"][0])
 
+    figures = S.U.figure.dtype.names if "figure" in S.U._fields else ()
+
     def share(part: int, whole: int) -> float | None:
         return part / whole if whole else None
 
@@ -44,6 +46,7 @@ def reclaim_figures(S: State) -> dict[str, float | None]:
         "oom_wrong_kills": float(vm["wrong_kills"]),
         "reclaim_stalls": float(vm["stalls"]),
         "stall_time": vm["stall_ns"] / 1e9,
+        **{name: float(S.U.figure[0][name]) for name in figures},
         **isolation(S, vm["victim"]),
     }
 

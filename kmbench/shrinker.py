@@ -19,8 +19,8 @@ class Shrinker:
     true/false parameters reach the hooks as ``Q.par[0].name`` (``U.par[0]`` in a listener's).
     `lists` is the number of lists kept for each group, `seeks` and `batch` those of struct
     shrinker.  `prepare(S, Q, setup, parameters)` runs once, as Python, before the first event.
-    `listener`: it has the hooks ``pressure`` and ``notified`` only and runs beside another shrinker.
-    `figures(Q)` returns figures of its own for the results, by name.
+    `listener`: it has the hooks from ``pressure`` on only and runs beside another shrinker.
+    A listener's table ``figure``, one record, holds metrics of its own under their names.
     """
 
     name: str
@@ -34,18 +34,17 @@ class Shrinker:
     batch: int = 128
     listener: bool = False
     prepare: Callable | None = None
-    figures: Callable | None = None
     abi: int = ABI
 
     def __post_init__(self) -> None:
         check_hooks(f"shrinker {self.name!r}", self.hooks, SHRINKER_HOOKS)
-        listens = {"pressure", "notified"}
+        listens = {"pressure", "pressure_prio", "told", "notified"}
         misplaced = set(self.hooks) - listens if self.listener else set(self.hooks) & listens
         if misplaced:
             kind = "a listener" if self.listener else "no listener"
             raise PluginProblem(
                 f"shrinker {self.name!r}: hook {min(misplaced)!r} in {kind}; expected "
-                f"{'only' if self.listener else 'neither of'} {' and '.join(sorted(listens))}"
+                f"{'only' if self.listener else 'none of'} {', '.join(sorted(listens))}"
             )
 
     def all_tables(self) -> dict[str, Table]:

@@ -12,11 +12,12 @@ from kmbench.core.events import (
     FAIL_NO_GROUP,
     MARK,
     PIN,
+    TELL,
     UNPIN,
     USER_ALLOC,
     USER_FREE,
 )
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.rows import prefetch
 from kmbench.core.state import OFFLINE, ONLINE
 from kmbench.core.userpages import alloc_user_pages, free_user_pages
@@ -181,7 +182,7 @@ def other(S, op, cpu, memcg, obj, cache, gfp, arg):
     return rare(S, op, cpu, memcg, obj, cache, gfp, arg)
 
 
-@separate
+@outlined
 def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
     """All others: 0 or FAIL_*."""
     vm = S.vm[0]
@@ -209,5 +210,7 @@ def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
         book(S, memcg, arg * vm.fault_ns + vm.cost)
     elif op == USER_FREE:
         free_user_pages(S, memcg, cache, min(arg, S.pool[memcg * 3 + cache].nr))
+    elif op == TELL:
+        S.R.told(S, S.U, memcg, arg)
     vm.stall_ns += vm.cost
     return failed

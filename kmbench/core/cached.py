@@ -7,7 +7,7 @@ the oldest).  Membership is lazy: an object that is pinned again stays on its li
 meets it.
 """
 
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.state import BY_CACHE, ONLINE
 
 
@@ -78,7 +78,7 @@ def charged_group(S, obj):
     return max(billed, 1)
 
 
-@separate
+@outlined
 def drop_object(S, obj):
     """Free a cached object that is on no list and has no references, past the sheaves."""
     k = S.k[0]

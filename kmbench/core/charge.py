@@ -13,7 +13,7 @@ from kmbench.core.events import (
     GFP_FS,
     GFP_NORETRY,
 )
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import counter_charge, drain_slot
 from kmbench.core.oom import is_below, oom_kill
 from kmbench.core.shrink import shrink_slab
@@ -25,7 +25,7 @@ ROUNDS = 100  # after as many the charge counts as stalled (F4) and fails
 FEW_PAGES = 8  # requests up to here try again as long as anything came free
 
 
-@separate
+@outlined
 def reclaim_group(S, memcg, nr, gfp):
     """try_to_free_mem_cgroup_pages: scan a group and its descendants; pages freed."""
     vm = S.vm[0]
@@ -34,6 +34,7 @@ def reclaim_group(S, memcg, nr, gfp):
     freed = 0
     prio = DEF_PRIORITY
     while prio >= 0 and freed < target:
+        S.R.pressure_prio(S, S.U, memcg, prio)
         for row in range(2, S.k[0].nr_groups):
             if is_below(S, row, memcg):
                 vm.target = memcg
@@ -42,7 +43,7 @@ def reclaim_group(S, memcg, nr, gfp):
                 reclaimed = vm.reclaimed_pages
                 freed += shrink_pages(S, row, prio, target, gfp)
                 scanned = vm.scanned_pages - scanned
-                S.R.pressure(S, S.U, memcg, scanned, vm.reclaimed_pages - reclaimed, prio)
+                S.R.pressure(S, S.U, memcg, scanned, vm.reclaimed_pages - reclaimed)
                 if vm.memcg_aware:
                     freed += shrink_slab(S, row, prio, scanned, pages, gfp)
         prio -= 1
@@ -61,7 +62,7 @@ def margin(S, memcg):
     return room
 
 
-@separate
+@outlined
 def drain_stocks(S, memcg):
     """drain_all_stock: what CPUs hold for a group's subtree goes back to the counters."""
     S.R.flush(S, S.P)
@@ -70,7 +71,7 @@ def drain_stocks(S, memcg):
             drain_slot(S, row)
 
 
-@separate
+@outlined
 def over_limit(S, cpu, memcg, nr, gfp, over):
     """Reclaim until `nr` pages can be charged to `memcg`: 0 then, else the row over its limit."""
     vm = S.vm[0]

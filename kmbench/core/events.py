@@ -42,12 +42,13 @@ PIN = 16  # a reference to obj is taken (an open file, a working directory)
 UNPIN = 17  # and dropped
 USER_ALLOC = 18  # cache = USER_*, arg = pages: user memory of the task's group grows
 USER_FREE = 19  # cache = USER_*, arg = pages: the group gives its oldest ones back
-NR_OPS = 20
+TELL = 20  # arg: userland of the task's group says so to the listener to memory pressure
+NR_OPS = 21
 
 OP_NAMES = (
     "alloc", "free", "page_alloc", "page_free", "percpu_alloc", "percpu_free", "cg_create",
     "cg_offline", "cg_release", "limit_write", "attach", "shrink", "sample", "mark", "flush",
-    "access", "pin", "unpin", "user_alloc", "user_free",
+    "access", "pin", "unpin", "user_alloc", "user_free", "tell",
 )  # fmt: skip
 
 # kinds of user pages (field `cache` of USER_ALLOC)

@@ -5,6 +5,7 @@
     takes the state counts references of dozens of arrays (measured 2-6 x the time of C).
 ``forceinline=True``
     A helper that is not inlined passes dozens of array structs on the stack.
+    Every helper says yes or no: numba hands the flag down to what is first compiled in its caller.
 ``no_cpython_wrapper``, ``no_cfunc_wrapper``
     Helpers are called from compiled code only; their wrappers would double the compile time.
 ``error_model="numpy"``
@@ -41,15 +42,27 @@ class _Part(JITCodeLibrary):
         self._finalized = True
 
 
-class _Separate(_Part):
-    """The same, never inlined either, however little its callers are."""
+class _Whole(JITCodeLibrary):
+    """Code of an engine: nobody else calls the helpers linked into it, so LLVM may drop arguments
+    that they do not use.  The state has some seventy, and a call passes them one by one."""
 
-    def _optimize_functions(self, ll_module):
-        super()._optimize_functions(ll_module)
-        for function in ll_module.functions:
-            inline = any(b"alwaysinline" in attribute for attribute in function.attributes)
-            if not function.is_declaration and not inline:
-                function.add_function_attribute("noinline")
+    def _optimize_final_module(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage.name == "linkonce_odr":
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+
+class Entry(CPUDispatcher):
+    """A compiled function for Python callers."""
+
+    def compile(self, sig):
+        codegen = self.targetctx.codegen()
+        usual, codegen._library_class = codegen._library_class, _Whole
+        try:
+            return super().compile(sig)
+        finally:
+            codegen._library_class = usual
 
 
 def _widened(kind: types.Type) -> types.Type:
@@ -64,8 +77,6 @@ class Helper(CPUDispatcher):
     whole numbers are passed as int64, so that it is compiled once and not for every mix of widths.
     """
 
-    library = _Part
-
     def get_call_template(self, args, kws):
         wide = {name: _widened(kind) for name, kind in kws.items()}
         return super().get_call_template(tuple(map(_widened, args)), wide)
@@ -74,7 +85,7 @@ class Helper(CPUDispatcher):
         context, codegen = self.targetctx, self.targetctx.codegen()
         usual = context.get_executable, codegen._library_class
         context.get_executable = lambda library, fndesc, env: [].append  # a key, never called
-        codegen._library_class = self.library
+        codegen._library_class = _Part
         try:
             return super().compile(sig)
         finally:
@@ -94,17 +105,7 @@ def outlined(func: Callable) -> Callable:
     return Helper(py_func=func, targetoptions=dict(_HELPER)) if JIT else func
 
 
-class _SeparateHelper(Helper):
-    library = _Separate
-
-
-def separate(func: Callable) -> Callable:
-    """Compile `func` once and see that it stays apart: what LLVM would inline all the same, it
-    optimises again in every caller (reclaim: half of the compile time)."""
-    return _SeparateHelper(py_func=func, targetoptions=dict(_HELPER)) if JIT else func
-
-
 def entry(func: Callable) -> Dispatcher | Callable:
     """Compile `func` with the wrapper that lets Python call it."""
     options = {**_COMMON, "no_cfunc_wrapper": True}
-    return CPUDispatcher(py_func=func, targetoptions=options) if JIT else func
+    return Entry(py_func=func, targetoptions=options) if JIT else func

@@ -6,7 +6,7 @@ swap, kernel pages and objects are really freed, in order of their handles; cach
 and inodes) lose the references that it held and stay cached.
 """
 
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.events import USER_ANON
 from kmbench.core.cached import put_object
 from kmbench.core.objects import free_kernel_pages, free_percpu
@@ -29,7 +29,7 @@ def badness(S, memcg):
     return S.pool[memcg * 3 + USER_ANON].nr + S.user[memcg].swapped
 
 
-@separate
+@outlined
 def kill_group(S, victim):
     """Free what the process of a group held."""
     k = S.k[0]
@@ -65,7 +65,7 @@ def real_use(S, memcg):
     return used
 
 
-@separate
+@outlined
 def oom_kill(S, target):
     """Kill below `target` (0: anywhere); False if there is nobody to kill."""
     victim = 0

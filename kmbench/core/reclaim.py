@@ -10,6 +10,7 @@ that costs is the stall of its task (``vm.cost``).
 """
 
 from kmbench.core.access import look_ahead, look_nearer, other
+from kmbench.core.alarm import arm, let_userland_run
 from kmbench.core.cached import drop_object, list_append_all, list_del, put_object
 from kmbench.core.charge import over_limit, reclaim_group
 from kmbench.core.events import (
@@ -24,7 +25,7 @@ from kmbench.core.events import (
     FAIL_LIMIT,
 )
 from kmbench.core.fingerprint import plain
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.objects import alloc_object, free_object
 from kmbench.core.oom import oom_kill
 from kmbench.core.pages import alloc_pages
@@ -40,7 +41,7 @@ ROUNDS = 100  # after as many in all the allocation counts as stalled (F4) and f
 MIN_TURN = 10_000  # ns that a turn of kswapd takes at least
 
 
-@separate
+@outlined
 def shrink_node(S, prio, target, gfp):
     """One round of global reclaim at a priority: pages freed."""
     vm = S.vm[0]
@@ -56,7 +57,7 @@ def shrink_node(S, prio, target, gfp):
         scanned = vm.scanned_pages - scanned
         if vm.memcg_aware:
             freed += shrink_slab(S, memcg, prio, scanned, pages, gfp)
-        S.R.pressure(S, S.U, 0, scanned, vm.reclaimed_pages - reclaimed, prio)
+        S.R.pressure(S, S.U, 0, scanned, vm.reclaimed_pages - reclaimed)
         all_scanned += scanned
         all_pages += pages
     if vm.memcg_aware == 0:
@@ -64,7 +65,7 @@ def shrink_node(S, prio, target, gfp):
     return freed
 
 
-@separate
+@outlined
 def direct_reclaim(S, nr, gfp):
     """try_to_free_pages: pages freed."""
     vm = S.vm[0]
@@ -73,17 +74,10 @@ def direct_reclaim(S, nr, gfp):
     freed = 0
     prio = DEF_PRIORITY
     while prio >= 0 and freed < target:
+        S.R.pressure_prio(S, S.U, 0, prio)
         freed += shrink_node(S, prio, target, gfp)
         prio -= 1
     return freed
-
-
-@inlined
-def arm(S):
-    """The engine's timer goes off for whoever is due first."""
-    k = S.k[0]
-    k.timer_due = min(S.vm[0].kswapd_due, S.vm[0].notify_due)
-    k.next_due = min(k.next_due, k.timer_due)
 
 
 @inlined
@@ -96,7 +90,7 @@ def wake_kswapd(S):
         arm(S)
 
 
-@separate
+@outlined
 def timer(S):
     """Whoever is due has its turn: a userland listener, else kswapd."""
     vm = S.vm[0]
@@ -109,7 +103,7 @@ def timer(S):
     arm(S)
 
 
-@separate
+@outlined
 def kswapd_turn(S):
     """One priority, then the next one later if too little came free (balance_pgdat)."""
     k = S.k[0]
@@ -157,7 +151,7 @@ def take_pages(S, cpu, order):
     return alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
 
 
-@separate
+@outlined
 def slow_pages(S, cpu, order, gfp):
     """__alloc_pages_slowpath: 2**order pages, or -1."""
     vm = S.vm[0]
@@ -176,13 +170,14 @@ def slow_pages(S, cpu, order, gfp):
     no_progress = 0
     for _ in range(ROUNDS):
         freed = direct_reclaim(S, nr, gfp)
+        let_userland_run(S, False)
         if above(S, nr, vm.wmark_min, gfp):
             pfn = take_pages(S, cpu, order)
         if pfn >= 0 or gfp & GFP_NORETRY or order > COSTLY_ORDER:
             break
         no_progress = 0 if freed else no_progress + 1
         gave_up = no_progress > 0 if vm.oom_at_once else no_progress > MAX_RETRIES
-        if not gave_up:
+        if not gave_up or let_userland_run(S, True):
             continue
         if gfp & GFP_FS:
             if oom_kill(S, 0):
@@ -200,7 +195,7 @@ def slow_pages(S, cpu, order, gfp):
     return pfn
 
 
-@separate
+@outlined
 def get_pages(S, cpu, order, gfp):
     """2**order pages for `cpu`: their first page frame, or -1 (__alloc_pages)."""
     if S.k[0].nr_free_pages - (1 << order) >= S.vm[0].wmark_low:
@@ -210,7 +205,7 @@ def get_pages(S, cpu, order, gfp):
     return slow_pages(S, cpu, order, gfp)
 
 
-@separate
+@outlined
 def failed(S, memcg, cache, cause):
     """An operation failed over a limit: R4 when the group had unused objects of its own (ENOMEM
     with reclaimable memory)."""
@@ -224,7 +219,7 @@ def allocating(S, obj):
     S.obj[obj].owner = 0
 
 
-@separate
+@outlined
 def remove_object(S, obj):
     """The stream frees a cached object (unlink): False while it is referenced.
 
@@ -259,7 +254,7 @@ def may_free(S, cpu, obj):
     return remove_object(S, obj) if S.item[obj].known else True
 
 
-@separate
+@outlined
 def group_gone(S, memcg):
     """A removed group's lists go to its nearest ancestor that is online (memcg_reparent_list_lrus);
     its user pages stay charged to it until they are reclaimed."""
@@ -273,8 +268,8 @@ def group_gone(S, memcg):
 
 
 RECLAIM = {
-    "alloc_object": separate(plain(alloc_object)),
-    "free_object": separate(plain(free_object)),
+    "alloc_object": outlined(plain(alloc_object)),
+    "free_object": outlined(plain(free_object)),
 } | {
     function.__name__: function
     for function in (

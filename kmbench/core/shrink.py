@@ -6,7 +6,7 @@ mm/shrinker.c:do_shrink_slab.  What a call leaves undone is deferred to the next
 that always refuses (GFP_NOFS) winds up to a bound.
 """
 
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.release import settle
 
 LRU_RATIO, PRIORITY_CAPPED, PRIORITY = 0, 1, 2  # rules up to 4.15, 4.16 to 5.12, later
@@ -73,7 +73,7 @@ def by_priority(S, d, memcg, freeable, prio, gfp):
     d.deferred = min(left, 2 * freeable) if vm.rules == PRIORITY else left
 
 
-@separate
+@outlined
 def shrink_slab(S, memcg, prio, nr_scanned, lru_pages, gfp):
     """One visit to the shrinker for list owner `memcg` (0: the lists of no group); pages freed.
 

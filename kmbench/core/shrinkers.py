@@ -4,7 +4,7 @@ Every hook takes the core state `S` and the shrinker's own tables `Q`.  A shrink
 objects (:mod:`kmbench.core.cached`) on lists, row ``owner * S.vm[0].lists + kind``: `owner` is the
 group that pays for an object where group reclaim reaches slab objects, else 0.
 
-A userland listener defines ``pressure`` and ``notified``; they get its tables as `U`.
+A userland listener defines only those from ``pressure`` on; they get its tables as `U`.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,17 @@ def touch(S, Q, obj):
     """The last reference to an object that is on a list was dropped: it was used again."""
 
 
-def pressure(S, U, memcg, scanned, reclaimed, prio):
-    """User pages of a round of reclaim; `memcg`: the group that is over its limit, 0 = global."""
+def pressure(S, U, memcg, scanned, reclaimed):
+    """User pages of one group in a round of reclaim; `memcg`: the group that is over its limit, 0 =
+    the whole machine is short."""
+
+
+def pressure_prio(S, U, memcg, prio):
+    """Direct or group reclaim begins a round at this priority."""
+
+
+def told(S, U, memcg, arg):
+    """A TELL event: userland of a group says `arg`, whose meaning is the listener's."""
 
 
 def notified(S, U):
@@ -38,6 +47,6 @@ def notified(S, U):
 
 
 SHRINKER_HOOKS: dict[str, Callable] = {
-    hook.__name__: hook for hook in (count, scan, lru_add, touch, pressure, notified)
+    hook.__name__: hook for hook in (count, scan, lru_add, touch, pressure, pressure_prio, told, notified)
 }
 SHRINKER_RETURNS = {"count": "row", "scan": "row"}

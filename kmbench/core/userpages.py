@@ -16,7 +16,7 @@ from kmbench.core.events import (
     USER_CLEAN,
     USER_DIRTY,
 )
-from kmbench.core.jit import inlined, separate
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import counter_uncharge, try_charge
 from kmbench.core.pages import free_pages, node_of
 
@@ -46,7 +46,7 @@ def pool_pop(S, pool):
     return pfn
 
 
-@separate
+@outlined
 def free_user_pages(S, memcg, kind, nr):
     """Give back the `nr` oldest pages of a pool, which has as many."""
     k = S.k[0]
@@ -59,7 +59,7 @@ def free_user_pages(S, memcg, kind, nr):
         counter_uncharge(S, COUNTER_MEMORY, memcg, nr, 0)
 
 
-@separate
+@outlined
 def alloc_user_pages(S, cpu, memcg, kind, nr, gfp):
     """Grow a pool page by page: 0, or why it stopped (FAIL_*)."""
     for _ in range(nr):
@@ -103,7 +103,7 @@ def scan_batch(S, memcg, kind, nr):
     return freed
 
 
-@separate
+@outlined
 def shrink_pages(S, memcg, prio, target, gfp):
     """Scan a group's pools at a priority until `target` pages came free: pages freed.
 

@@ -267,6 +267,26 @@ _CATALOGUE = (
         "Anonymous memory written to swap.",
     ),
     Metric(
+        "chunks_added", "U1.added", "count", None, "chunks offered",
+        "Chunks of memory that userland offered to its mempressure shrinker.",
+    ),
+    Metric(
+        "chunks_signalled", "U1.signalled", "count", None, "chunks signalled",
+        "Chunks that the kernel asked userland to free.",
+    ),
+    Metric(
+        "chunks_freed", "U1.freed", "count", None, "chunks freed",
+        "Chunks that userland freed in answer.",
+    ),
+    Metric(
+        "chunks_readded", "U1.readded", "count", None, "chunks re-added",
+        "Chunks that userland was asked for, did not have, and offered again.",
+    ),
+    Metric(
+        "chunks_left", "U1.left", "count", None, "chunks left",
+        "Chunks that the kernel may still ask for at the end: offered + re-added - signalled.",
+    ),
+    Metric(
         "oom_kills", "F3", "count", "lower", "OOM kills",
         "Processes (groups) that the OOM killer killed.",
     ),

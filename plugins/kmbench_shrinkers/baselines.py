@@ -63,6 +63,7 @@ def ask_for_victims(S, row):
 def lru_add(S, Q, obj):
     """A new object is the newest; one too many drives out the oldest that nobody refers to."""
     row = home(S, obj)
+    S.item[obj].referenced = 0
     list_add(S, row, obj)
     if Q.par[0].capacity and S.lru[row].nr > Q.par[0].capacity:
         victim = S.lru[row].oldest

@@ -12,7 +12,7 @@ dies with it, whatever its REFERENCED bit.  Page cache does not pin inodes here.
 """
 
 from kmbench.core.events import GFP_FS
-from kmbench.core.jit import inlined, separate
+from kmbench.core.ops import inlined, outlined
 from kmbench.core.shrinker_ops import (
     STOP,
     charged_group,
@@ -51,7 +51,7 @@ def count(S, Q, memcg):
     return S.lru[memcg * LISTS + DENTRY].nr + S.lru[memcg * LISTS + INODE].nr
 
 
-@separate
+@outlined
 def kill_dentry(S, obj):
     """Free a dentry that nobody refers to, its inode's reference and, upward, parents that lose
     their last one (dentry_kill, try_prune_one_dentry)."""
@@ -71,7 +71,7 @@ def kill_dentry(S, obj):
                 obj = parent
 
 
-@separate
+@outlined
 def prune_dentries(S, row, nr):
     """Take up to `nr` off the list, oldest first, then kill them; how many were visited."""
     vm = S.vm[0]
@@ -100,7 +100,7 @@ def prune_dentries(S, row, nr):
     return visited
 
 
-@separate
+@outlined
 def prune_inodes(S, row, nr):
     """Visit `nr` inodes (up to 3.11 one more), oldest first; how many were visited."""
     nr += 1 - S.vm[0].count_referenced

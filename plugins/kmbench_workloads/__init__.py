@@ -6,9 +6,10 @@ import kmbench
 @kmbench.hookimpl
 def kmbench_register_workloads(register):
     """Register every workload of this package."""
-    from kmbench_workloads import dentry_bomb, replay, slab_pairs, spread
+    from kmbench_workloads import dentry_bomb, mempressure_test, replay, slab_pairs, spread
 
     register(dentry_bomb.dentry_bomb)
+    register(mempressure_test.mempressure_test)
     register(replay.replay)
     register(slab_pairs.slab_pairs)
     register(spread.spread)
