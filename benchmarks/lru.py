@@ -5,8 +5,8 @@
 One Zipf stream (exponent 1) goes through kmbench (shrinker ``lru`` with a capacity, strategy
 ``none``: every miss really allocates an object in a slab, every eviction frees one), through the
 twenty lines of :func:`plain_lru`, and, if the package libcachesim is installed, through its native
-LRU by its own trace reader.  The hit counts must be equal.  Times are CPU time of the one thread that
-works, the best of `repeat`.
+LRU by its own trace reader.  The hit counts must be equal.  Times are CPU time of the one thread
+that works, the best of `repeat`.
 """
 
 import argparse

@@ -113,7 +113,8 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             "strategy_params": values,
             "strategy_plugin": _version(plugins.origin[strategy.name].distribution),
         }
-        plans.append(Plan(scenario, workload, strategy, values, identity, _digest(identity), memory))
+        run_id = _digest(identity)
+        plans.append(Plan(scenario, workload, strategy, values, identity, run_id, memory))
     return plans
 
 

@@ -157,7 +157,8 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
         **_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
     )
     chosen = {
-        kind: _table(values.pop(kind, {}), f"{name}: {kind}") for kind in ("strategies", "shrinkers")
+        kind: _table(values.pop(kind, {}), f"{name}: {kind}")
+        for kind in ("strategies", "shrinkers")
     }
     for kind, tables in chosen.items():
         for key, parameters in tables.items():

@@ -60,7 +60,7 @@ def random_case(choose: Chooser, count: int):
 
 def _events(choose, setup, reclaim, count):
     events = np.zeros(count, ev.EVENT)
-    state = {row: True for row in range(1, len(setup.groups) + 1)}
+    state = dict.fromkeys(range(1, len(setup.groups) + 1), True)
     names = setup.nr_objects // 2  # the rest are inodes, or kernel objects
     parents = {}
     t = 0

@@ -1,12 +1,12 @@
 """Events that only a run with reclaim processes: look-ups, references, user pages, marks.
 
 An ACCESS looks a cached object up: a hit touches it, a miss allocates it, with its parent (a
-smaller handle) if that is gone too, and with an inode of its own where the setup has a cache for inodes (handle of the
-dentry plus half of all handles).  Each takes model time, the stall of direct reclaim included,
-which is booked to the group and the phase of the run (MARK events).
+smaller handle) if that is gone too, and with an inode of its own where the scenario names a cache
+of inodes (its handle is the dentry's plus half of all handles).  Each takes model time, the stall
+of direct reclaim included, which is booked to the group and the phase of the run (MARK events).
 """
 
-from kmbench.core.cached import drop_object, get_object, put_object
+from kmbench.core.cached import get_object, put_object, release_object
 from kmbench.core.events import (
     ACCESS,
     FAIL_NO_GROUP,
@@ -85,8 +85,7 @@ def create(S, cpu, memcg, obj, cache, gfp):
     if failed and made:  # the dentry goes again, unhashed
         S.item[obj].pins = 0
         S.user[S.obj[obj].owner].unused += 1
-        drop_object(S, obj)
-        S.item[obj].evicted = 0
+        release_object(S, obj)
     if failed:
         if parent:
             put_object(S, parent)

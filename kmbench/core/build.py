@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL, NR_CAUSES
-from kmbench.core.joints import no_reclaim
 from kmbench.core.geometry import ERAS, kmalloc_bucket, kmalloc_name
+from kmbench.core.joints import no_reclaim
 from kmbench.core.pages import free_all
 from kmbench.core.rng import seed_stream
 from kmbench.core.setup import Setup

@@ -79,9 +79,16 @@ def charged_group(S, obj):
 
 
 @outlined
-def drop_object(S, obj):
+def release_object(S, obj):
     """Free a cached object that is on no list and has no references, past the sheaves."""
-    k = S.k[0]
+    S.user[S.obj[obj].owner].unused -= 1
+    S.item[obj].known = 0
+    S.R.free_object(S, S.R, S.P, S.vm[0].cpu, obj, 0)
+
+
+@inlined
+def drop_object(S, obj):
+    """The same in a shrinker, which is what metrics count."""
     vm = S.vm[0]
     o = S.obj[obj]
     size = S.cache[S.slab[o.slab].cache].slot
@@ -96,10 +103,8 @@ def drop_object(S, obj):
         if owner > 0:
             own = 1
             vm.own_bytes += size
-    S.item[obj].evicted = (k.now // 1_000_000 + 1) * (-1 if own else 1)
-    S.user[o.owner].unused -= 1
-    S.item[obj].known = 0
-    S.R.free_object(S, S.R, S.P, vm.cpu, obj, 0)
+    S.item[obj].evicted = (S.k[0].now // 1_000_000 + 1) * (-1 if own else 1)
+    release_object(S, obj)
 
 
 @inlined

@@ -37,7 +37,7 @@ SHRINK = 11  # kmem_cache_shrink of cache `cache`; 0 = every cache
 SAMPLE = 12  # write one timeline sample now
 MARK = 13  # a marker; arg = its number
 FLUSH = 14  # empty every per-CPU stock
-ACCESS = 15  # look up obj of cache `cache`: allocate it if absent; arg = smaller handle of its parent
+ACCESS = 15  # look up obj of `cache`, allocate it if absent; arg = handle of its parent, smaller
 PIN = 16  # a reference to obj is taken (an open file, a working directory)
 UNPIN = 17  # and dropped
 USER_ALLOC = 18  # cache = USER_*, arg = pages: user memory of the task's group grows

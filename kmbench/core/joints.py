@@ -2,7 +2,8 @@
 
 The core calls ``S.R.get_pages(...)`` where memory can run out.  In a run that models no reclaim
 these functions do what stands below and are compiled to next to nothing, and objects come and go in
-the loop itself; in one that does, each way of coming and going is one function, and ``S.R`` has the functions of :data:`kmbench.core.reclaim.RECLAIM`, the strategy's and the shrinker's.
+the loop itself.  In one that does, each way of coming and going is one function, and ``S.R`` has
+the functions of :data:`kmbench.core.reclaim.RECLAIM`, the strategy's and the shrinker's.
 """
 
 from functools import cache
@@ -85,8 +86,8 @@ def reclaim(S, memcg, nr, gfp):
 JOINTS = {"alloc_object": alloc_object, "free_object": free_object} | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, look_ahead,
-        look_nearer, other,
+        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone,
+        look_ahead, look_nearer, other,
     )
 }  # fmt: skip
 

@@ -160,10 +160,11 @@ def refill_stock(S, cpu, memcg, nr):
 def try_charge(S, cpu, memcg, nr, gfp):
     """Charge `nr` pages to the memory counter, through the page stock.
 
-    Returns 0, or the row of the group that was over its limit.  A limit hit reclaims first where a
-    run models reclaim (:mod:`kmbench.core.charge`); without, or after, it ends as the NOMEM end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force
-    the charge (by version: ``Accounting.forces``).  The optional batch never forces and
-    never fails the charge.
+    Returns 0, or the row of the group that was over its limit.  A limit hit reclaims first where
+    the run models reclaim (:mod:`kmbench.core.charge`).  Without it, or after, it ends as the NOMEM
+    end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force the charge
+    (by version: ``Accounting.forces``).  The optional batch never forces and never fails the
+    charge.
     """
     k = S.k[0]
     if consume_stock(S, cpu, memcg, nr):

@@ -6,9 +6,9 @@ swap, kernel pages and objects are really freed, in order of their handles; cach
 and inodes) lose the references that it held and stay cached.
 """
 
-from kmbench.core.jit import inlined, outlined
-from kmbench.core.events import USER_ANON
 from kmbench.core.cached import put_object
+from kmbench.core.events import USER_ANON
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.objects import free_kernel_pages, free_percpu
 from kmbench.core.release import settle
 from kmbench.core.state import PERCPU

@@ -67,6 +67,7 @@ __all__ = [
     "SLAB_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count", "counter_add",
     "counter_charge", "counter_force", "counter_uncharge", "css_get", "css_put", "defer_work",
     "destroy_copy", "drain_all_stock", "holder", "inlined", "make_copy", "move_partial_slabs",
-    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "reclaim", "refill_stock",
-    "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
+    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "reclaim",
+    "refill_stock", "reparent", "schedule_work", "shrink_cache", "table", "try_charge",
+    "unbilled_as",
 ]  # fmt: skip

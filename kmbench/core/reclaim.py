@@ -11,10 +11,11 @@ that costs is the stall of its task (``vm.cost``).
 
 from kmbench.core.access import look_ahead, look_nearer, other
 from kmbench.core.alarm import arm, let_userland_run
-from kmbench.core.cached import drop_object, list_append_all, list_del, put_object
+from kmbench.core.cached import list_append_all, list_del, put_object, release_object
 from kmbench.core.charge import over_limit, reclaim_group
 from kmbench.core.events import (
     CTX_MEMALLOC,
+    FAIL_LIMIT,
     GFP_DIRECT_RECLAIM,
     GFP_FS,
     GFP_HIGH,
@@ -22,7 +23,6 @@ from kmbench.core.events import (
     GFP_KSWAPD_RECLAIM,
     GFP_NOFAIL,
     GFP_NORETRY,
-    FAIL_LIMIT,
 )
 from kmbench.core.fingerprint import plain
 from kmbench.core.jit import inlined, outlined
@@ -242,8 +242,7 @@ def remove_object(S, obj):
         S.user[S.obj[inode].owner].unused += 1
         if S.item[inode].on:
             list_del(S, inode)
-        drop_object(S, inode)
-        S.item[inode].evicted = 0
+        release_object(S, inode)
     return True
 
 
@@ -273,7 +272,7 @@ RECLAIM = {
 } | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone, look_ahead,
-        look_nearer, other,
+        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone,
+        look_ahead, look_nearer, other,
     )
 }  # fmt: skip

@@ -12,8 +12,8 @@ from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature as typing_signature
-from numba.core.typing.typeof import typeof
 from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.typeof import typeof
 from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
 from numba.np.numpy_support import from_dtype
 

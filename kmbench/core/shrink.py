@@ -78,7 +78,8 @@ def shrink_slab(S, memcg, prio, nr_scanned, lru_pages, gfp):
     """One visit to the shrinker for list owner `memcg` (0: the lists of no group); pages freed.
 
     Since 4.19 a bit says whether there is anything to visit; before, every superblock's shrinker is
-    asked for every group.  nr_scanned, lru_pages: user pages scanned in this round and in all, for the older rules.
+    asked for every group.  nr_scanned, lru_pages: user pages scanned in this round and in all, for
+    the older rules.
     """
     vm = S.vm[0]
     d = S.owner[memcg]

@@ -47,6 +47,6 @@ def notified(S, U):
 
 
 SHRINKER_HOOKS: dict[str, Callable] = {
-    hook.__name__: hook for hook in (count, scan, lru_add, touch, pressure, pressure_prio, told, notified)
+    hook.__name__: hook
+    for hook in (count, scan, lru_add, touch, pressure, pressure_prio, told, notified)
 }
-SHRINKER_RETURNS = {"count": "row", "scan": "row"}

@@ -180,19 +180,13 @@ class Engine(NamedTuple):
         return time.perf_counter() - began, hit
 
 
-def check_hooks(
-    hooks: "Hooks",
-    state: types.Type,
-    tables: types.Type,
-    protocol: dict[str, Callable] = STRATEGY_HOOKS,
-    returns: dict[str, str] = RETURNS,
-) -> None:
-    """Compile each hook of a protocol alone and check what it returns.
+def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
+    """Compile each hook of the strategy protocol alone and check what it returns.
 
     Here an error names the plugin's file and line; inside the engine it would name the host's, and
     a wrong return type can pass unnoticed.  Raises PluginProblem.
     """
-    for name, default in protocol.items():
+    for name, default in STRATEGY_HOOKS.items():
         hook = getattr(hooks, name, None)
         if hook is None or plain(hook) is default:
             continue
@@ -206,7 +200,7 @@ def check_hooks(
         except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
             raise PluginProblem(f"{where}: {reason_of(error)}") from error
         (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
-        wanted = returns.get(name, "none")
+        wanted = RETURNS[name]
         if isinstance(result, types.Optional) and wanted != "none":
             raise PluginProblem(
                 f"{where}: returns nothing on some paths; expected {_WORDS[wanted]}"

@@ -1,4 +1,4 @@
-"""The state that only a run with reclaim has, and how it is made; see :mod:`kmbench.core.joints`."""
+"""The state that only a run with reclaim has, and how it is made (:mod:`kmbench.core.joints`)."""
 
 from math import isqrt
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import numpy as np
 
 from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.build import Accounting
+from kmbench.core.fingerprint import fingerprint
 from kmbench.core.geometry import ERAS
 from kmbench.core.reclaim import RECLAIM
-from kmbench.core.shrink import LRU_RATIO, PRIORITY, PRIORITY_CAPPED
 from kmbench.core.setup import Setup
+from kmbench.core.shrink import LRU_RATIO, PRIORITY, PRIORITY_CAPPED
 from kmbench.core.shrinkers import SHRINKER_HOOKS
 from kmbench.core.specialise import Hooks, as_helper
-from kmbench.core.fingerprint import fingerprint
 from kmbench.core.state import FIELDS, UNLIMITED, State
 from kmbench.core.tables import records, tables_class
 

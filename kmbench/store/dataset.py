@@ -48,9 +48,10 @@ def write_run(
     """Store one run and return the path of its proof, ``runs/<run_id>.parquet``.
 
     ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
-    ``ops`` and ``failures`` as Arrow tables or as columns for
-    :func:`kmbench.store.schema.make_table` (``accesses`` too, if reclaim was modelled); one that is absent is stored empty.  Writing a run
-    again replaces it.  Raises :class:`UsageProblem` when the folder cannot be written.
+    ``ops`` and ``failures``, and ``accesses`` if reclaim was modelled, as Arrow tables or as
+    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty, except
+    ``accesses``, which is not stored then.  Writing a run again replaces it.  Raises
+    :class:`UsageProblem` when the folder cannot be written.
     """
     run_id = run["run_id"]
     written = Path(folder)

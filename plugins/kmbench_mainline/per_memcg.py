@@ -20,8 +20,8 @@ alive.
 
 ``as_posted`` for the last two: a full kmem counter fails __GFP_NOFAIL charges as well (mended by
 e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
-A full memory counter reclaims user pages up to 3.18, slab objects too since 4.0; a full kmem counter
-never reclaims.
+A full memory counter reclaims user pages up to 3.18, slab objects too since 4.0; a full kmem
+counter never reclaims.
 """
 
 from kmbench.core.build import Accounting

@@ -6,6 +6,7 @@ working set, 80 % of the time in a fifth of them, one after the other: it waits 
 so that misses and stalls slow it down.  Phases: 0 warm-up, 1 the victim alone, 2 with the bomb.
 """
 
+from kmbench.core.access import PHASES
 from kmbench.core.events import (
     ACCESS,
     GFP_KERNEL_ACCOUNT,
@@ -17,7 +18,6 @@ from kmbench.core.events import (
     USER_ALLOC,
     USER_CLEAN,
 )
-from kmbench.core.access import PHASES
 from kmbench.core.geometry import kmalloc_caches, make_cache
 from kmbench.core.jit import inlined
 from kmbench.core.rng import below, seed_stream

@@ -413,9 +413,8 @@ class Vm:
             self.shrinker.unused(handle, item)
 
     def evict(self, handle):
-        """Free an unused object that is on no list any more."""
-        del self.items[handle]
-        obj = self.host.objects.pop(handle)
+        """A shrinker frees an unused object that is on no list any more."""
+        obj = self.host.objects[handle]
         size = obj.slab.cache.spec.size
         own = self.target > 0 and self.below(obj.owner, self.target)
         self.counts["freed_objects"] += 1
@@ -424,7 +423,12 @@ class Vm:
             self.counts["target_bytes"] += size
             self.counts["own_bytes"] += size * own
         self.evicted[handle] = (self.host.now // 1_000_000, own)
-        self.host.free_past_sheaves(obj)
+        self.release(handle)
+
+    def release(self, handle):
+        """Free such an object."""
+        del self.items[handle]
+        self.host.free_past_sheaves(self.host.objects.pop(handle))
 
     def inode_of(self, handle):
         half = self.setup.nr_objects // 2
@@ -444,8 +448,7 @@ class Vm:
         inode = self.inode_of(handle)
         if inode in self.items:
             self.shrinker.forget(inode, self.items[inode])
-            self.evict(inode)
-            del self.evicted[inode]
+            self.release(inode)
         return True
 
     def _new(self, call, handle, cache):
@@ -485,8 +488,7 @@ class Vm:
                 inodes = self.host.root_caches[names.index(self.r.inode_cache)]
                 if not self._new(call, inode, inodes):
                     made = False
-                    self.evict(handle)
-                    del self.evicted[handle]
+                    self.release(handle)
         if not made:
             if parent:
                 self.put(parent)

@@ -117,20 +117,7 @@ class DentryInode(Lists):
     def prune_dentries(self, key, nr):
         self.doomed = []
         if self.old:
-            visited = 0
-            for handle in list(self.lists[key]):
-                if nr == 0:
-                    break
-                item = self.vm.items[handle]
-                visited += 1
-                if item.referenced:
-                    item.referenced = False
-                    self.rotate(handle, item)
-                else:
-                    nr -= 1
-                    self.forget(handle, item)
-                    if not item.pins:
-                        self.doomed.append(handle)
+            visited = self.prune_old(key, nr)
         else:
             self.collecting = True
             visited = self.walk(key, nr)
@@ -138,6 +125,23 @@ class DentryInode(Lists):
         while self.doomed:
             self.kill(self.doomed[0])
         return visited
+
+    def prune_old(self, key, nr):
+        """Up to 3.11: spared ones do not count, and each is met once."""
+        met = list(self.lists[key])
+        at = 0
+        while nr and at < len(met):
+            handle, item = met[at], self.vm.items[met[at]]
+            at += 1
+            if item.referenced:
+                item.referenced = False
+                self.rotate(handle, item)
+            else:
+                nr -= 1
+                self.forget(handle, item)
+                if not item.pins:
+                    self.doomed.append(handle)
+        return at
 
     collecting = False
 
