@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kmbench.core.build import Accounting
     from kmbench.core.vm import Reclaim
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
+    from kmbench.memory import Memory
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
     from kmbench.runs import run
@@ -27,6 +28,7 @@ _HOME = {
     "Accounting": "kmbench.core.build",
     "Host": "kmbench.workload",
     "KmbenchError": "kmbench.errors",
+    "Memory": "kmbench.memory",
     "OpenWorkload": "kmbench.workload",
     "Parameter": "kmbench.parameters",
     "PluginProblem": "kmbench.errors",

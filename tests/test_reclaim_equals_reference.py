@@ -49,16 +49,15 @@ def assert_equal_on(setup, reclaim, events, name, parameters, shrinker, given, p
 @pytest.mark.parametrize(("name", "parameters"), reclaim_streams.STRATEGIES)
 def test_dentries_and_inodes(name, parameters, plugins):
     if JIT and name not in COMPILED:
-        pytest.skip("an engine of its own takes long to compile; runs with NUMBA_DISABLE_JIT=1")
+        pytest.skip("an engine of its own takes long to compile")
     for seed in range(SEEDS):
         case = reclaim_streams.seeded_case(seed, EVENTS)
         assert_equal_on(*case, name, parameters, "dentry-inode", {}, plugins)
 
 
+@pytest.mark.skipif(JIT, reason="engines of their own take long to compile")
 @pytest.mark.parametrize("shrinker", ["lru", "clock"])
 def test_baselines(shrinker, plugins):
-    if JIT and shrinker == "clock":
-        pytest.skip("an engine of its own takes long to compile; runs with NUMBA_DISABLE_JIT=1")
     for seed in range(SEEDS):
         setup, reclaim, events = reclaim_streams.seeded_case(100 + seed, EVENTS)
         reclaim = reclaim._replace(inode_cache="")
