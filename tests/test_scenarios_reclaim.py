@@ -65,7 +65,7 @@ def test_without_its_shrinker_the_same_test_is_killed(tmp_path):
         ({"reclaim.swap": "much"}, "reclaim.swap = 'much'"),
         ({"reclaim.swop": "1"}, "unknown parameter 'swop'"),
         ({"reclaim.inode_cache": "xfs"}, "unknown cache 'xfs'"),
-        ({"shrinkers.dentry.capacity": "1"}, "unknown shrinker 'dentry'; did you mean 'dentry-inode'"),
+        ({"shrinkers.dentry.capacity": "1"}, "unknown shrinker 'dentry'; did you mean"),
         ({"shrinkers.lru.capacity": "1"}, "a run has one shrinker"),
         ({"shrinkers.dentry-inode.capacity": "3"}, "unknown parameter 'capacity'"),
     ],
