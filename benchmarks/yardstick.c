@@ -44,8 +44,10 @@ struct sim {
 	struct internal *internal;
 	struct rcu *rcu;
 	struct fail *fail;
-	struct byte_stock *byte_stock; /* linux-6.18 */
-	struct selected *selected;     /* costa-2012 */
+	struct byte_stock *byte_stock; /* linux-6.18: one slot of MAX_SLOTS is in use */
+	struct left *left;
+	struct mode *mode;
+	struct selected *selected; /* costa-2012 */
 	int32_t internal_mask, rcu_mask, nr_pfns, nr_caches_max, nr_fails_max, independent;
 };
 
@@ -133,6 +135,24 @@ static void free_pages(struct sim *S, int pfn, int order)
 	buddy_insert(S, pfn, order);
 }
 
+/* --- lines that several CPUs write: counters, list_locks --- */
+
+#define HELD_NS 1000
+
+#define write_line(S, line, lock) do {						\
+	if ((line)->writer != (S)->k->cpu + 1) {				\
+		if ((line)->writer) {						\
+			(line)->near++; /* one node */				\
+			count(S, LINE_NEAR);					\
+			if ((lock) && (S)->k->now - (line)->written < HELD_NS)	\
+				count(S, LOCK_WAIT);				\
+		}								\
+		(line)->writer = (S)->k->cpu + 1;				\
+	}									\
+	(line)->written = (S)->k->now;						\
+	(line)->writes++;							\
+} while (0)
+
 /* --- counters and the page stock --- */
 
 /* 0, or the level that was over its limit */
@@ -144,11 +164,14 @@ static int counter_charge(struct sim *S, int which, int memcg, int64_t nr)
 		struct counter *c = &S->counter[g * 2 + which];
 
 		count(S, path);
+		write_line(S, c, S->k->counter_locked);
 		if (unlikely(c->usage + nr > c->limit)) {
 			c->failcnt++;
 			count(S, COUNTER_FAIL);
 			for (int undo = memcg; undo != g; undo = S->memcg[undo].parent) {
 				S->counter[undo * 2 + which].usage -= nr;
+				write_line(S, &S->counter[undo * 2 + which],
+					   S->k->counter_locked);
 				count(S, path + COUNTER_UNCHARGE_ATOMIC - COUNTER_CHARGE_ATOMIC);
 			}
 			return g;
@@ -164,8 +187,11 @@ static void counter_uncharge(struct sim *S, int which, int memcg, int64_t nr)
 {
 	const int path = S->k->counter_locked ? COUNTER_UNCHARGE_LOCKED : COUNTER_UNCHARGE_ATOMIC;
 
+	if (!nr)
+		return;
 	for (int g = memcg; g; g = S->memcg[g].parent) {
 		S->counter[g * 2 + which].usage -= nr;
+		write_line(S, &S->counter[g * 2 + which], S->k->counter_locked);
 		count(S, path);
 	}
 }
@@ -178,6 +204,7 @@ static void counter_force(struct sim *S, int which, int memcg, int64_t nr)
 		struct counter *c = &S->counter[g * 2 + which];
 
 		count(S, COUNTER_CHARGE_ATOMIC);
+		write_line(S, c, 0);
 		c->usage += nr;
 		if (c->usage > c->watermark)
 			c->watermark = c->usage;
@@ -343,17 +370,21 @@ static void strategy_cg_create(struct sim *S, int memcg)
 {
 	if (memcg > 1)
 		for (int root = 1; root <= S->k->nr_root_caches; root++)
-			if (S->selected[root].on)
+			if (S->selected[root].on) {
 				make_copy(S, memcg, root);
+				S->memcg[memcg].css_refs++;
+			}
 }
 
 static inline int strategy_select(struct sim *S, int memcg, int cache, uint32_t gfp)
 {
 	int copy;
 
-	if (!S->selected[cache].on || memcg <= 1 || gfp & CTX_KTHREAD)
+	if (!S->selected[cache].on || gfp & CTX_KTHREAD)
 		return cache;
 	count(S, SELECT_COPY);
+	if (memcg <= 1)
+		return cache;
 	copy = copy_of(S, memcg, cache);
 	return copy ? copy : cache;
 }
@@ -401,7 +432,12 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 
 static inline void strategy_cg_create(struct sim *S, int memcg)
 {
+#if STRATEGY == LINUX_6_18
+	if (memcg > 1)
+		S->mode->on = 1;
+#else
 	(void)S, (void)memcg;
+#endif
 }
 
 static inline int strategy_select(struct sim *S, int memcg, int cache, uint32_t gfp)
@@ -485,36 +521,70 @@ static void uncharge_objcg(struct sim *S, int cpu, int objcg, int nr, bool throu
 	uncharge_pages(S, cpu, memcg, nr, through_stock);
 }
 
+static inline void flush_vmstat(struct sim *S, struct byte_stock *stock)
+{
+	if (stock->reclaimable) {
+		stock->reclaimable = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+	if (stock->unreclaimable) {
+		stock->unreclaimable = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+}
+
+static inline void account_vmstat(struct sim *S, struct byte_stock *stock, int node, int flags,
+				  int nr_bytes)
+{
+	int *bytes = flags & SLAB_RECLAIM_ACCOUNT ? &stock->reclaimable : &stock->unreclaimable;
+
+	if (unlikely(stock->node != node)) {
+		flush_vmstat(S, stock);
+		stock->node = node;
+	}
+	*bytes += nr_bytes;
+	if (abs(*bytes) > S->mode->batch) {
+		*bytes = 0;
+		count(S, VMSTAT_UPDATE);
+	}
+}
+
 static void drain(struct sim *S, int cpu)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int objcg = stock->objcg, shift = S->k->page_shift;
+	int rest = stock->bytes & ((1 << shift) - 1);
 
 	if (!objcg)
 		return;
 	count(S, BYTE_STOCK_DRAIN);
 	if (stock->bytes >> shift)
 		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
-	S->memcg[objcg].nr_charged_bytes += stock->bytes & ((1 << shift) - 1);
+	S->left[objcg].bytes += rest;
+	S->memcg[objcg].nr_charged_bytes += rest;
+	flush_vmstat(S, stock);
 	stock->objcg = 0;
 	stock->bytes = 0;
 	if (unlikely(S->memcg[objcg].state != ONLINE))
 		abort(); /* groups do not go away here */
 }
 
-static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes, bool keep)
+static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes, bool keep,
+				int node, int flags, int acct)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int shift = S->k->page_shift;
 
 	if (stock->objcg != objcg) {
 		drain(S, cpu);
 		stock->objcg = objcg;
-		stock->bytes = S->memcg[objcg].nr_charged_bytes;
-		S->memcg[objcg].nr_charged_bytes = 0;
+		stock->bytes = S->left[objcg].bytes;
+		S->memcg[objcg].nr_charged_bytes -= stock->bytes;
+		S->left[objcg].bytes = 0;
 		keep = false;
 	}
 	stock->bytes += nr_bytes;
+	account_vmstat(S, stock, node, flags, acct);
 	if (stock->bytes > 1 << shift && !keep) {
 		int nr = stock->bytes >> shift;
 
@@ -524,15 +594,17 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 	}
 }
 
-static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32_t gfp)
+static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32_t gfp, int node,
+			 int flags)
 {
-	struct byte_stock *stock = &S->byte_stock[cpu];
+	struct byte_stock *stock = &S->byte_stock[cpu * MAX_SLOTS];
 	const int shift = S->k->page_shift;
 	int nr, rest;
 
 	if (stock->objcg == memcg && stock->bytes >= nr_bytes) {
 		stock->bytes -= nr_bytes;
 		count(S, BYTE_STOCK_HIT);
+		account_vmstat(S, stock, node, flags, nr_bytes);
 		return true;
 	}
 	count(S, BYTE_STOCK_MISS);
@@ -542,7 +614,9 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 		return false;
 	S->memcg[memcg].objcg_pages += nr + (rest > 0);
 	if (rest)
-		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true);
+		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true, node, flags, nr_bytes);
+	else
+		count(S, VMSTAT_UPDATE);
 	return true;
 }
 
@@ -551,8 +625,10 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 {
 	if (!(S->cache[cache].slab_flags & SLAB_ACCOUNT) && !(gfp & GFP_ACCOUNT))
 		return billed;
-	if (memcg <= 1)
+	if (memcg <= 1) {
+		S->path[OBJCG_OF_ROOT].count += S->mode->on;
 		return billed;
+	}
 	if (gfp & CTX_INTERRUPT)
 		return -CAUSE_INTERRUPT;
 	if (gfp & CTX_KTHREAD)
@@ -560,7 +636,8 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (unlikely(S->memcg[memcg].state != ONLINE))
 		abort();
 	ask_vector(S, cpu, slab);
-	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp))
+	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp, S->slab[slab].node,
+			  S->cache[cache].slab_flags))
 		return NOMEM;
 	S->memcg[memcg].objcg_refs++;
 	return memcg;
@@ -576,11 +653,13 @@ static inline bool strategy_slab_new(struct sim *S, int cpu, int cache, int orde
 
 static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int billed, int slab)
 {
-	(void)slab;
+	const struct cache *c = &S->cache[cache];
+
 	if (billed > 0) {
 		S->memcg[billed].objcg_refs--;
 		count(S, BYTE_STOCK_BACK);
-		refill_bytes(S, cpu, billed, S->cache[cache].slot + 8, false);
+		refill_bytes(S, cpu, billed, c->slot + 8, false, S->slab[slab].node, c->slab_flags,
+			     -c->slot - 8);
 	}
 }
 
@@ -676,6 +755,7 @@ static void put_cpu_partial(struct sim *S, int cache, int cpu, int slab)
 
 	if (pc->partial && pc->nr_partial >= S->cache[cache].cpu_partial) {
 		count(S, DRAIN_CPU_PARTIAL);
+		write_line(S, &S->node[cache], 1);
 		for (int old = pc->partial, next; old; old = next) {
 			next = S->slab[old].next;
 			put_on_node(S, cache, old, cpu);
@@ -699,7 +779,10 @@ static void free_slow(struct sim *S, int cache, int cpu, int slab)
 		break;
 	case NODE_PARTIAL:
 		count(S, FREE_NODE_PARTIAL);
-		if (!s->inuse && S->node[cache].nr_partial >= S->cache[cache].min_partial) {
+		if (s->inuse)
+			break;
+		write_line(S, &S->node[cache], 1);
+		if (S->node[cache].nr_partial >= S->cache[cache].min_partial) {
 			node_remove(S, cache, slab);
 			discard(S, slab, cpu);
 		}
@@ -710,6 +793,7 @@ static void free_slow(struct sim *S, int cache, int cpu, int slab)
 			put_cpu_partial(S, cache, cpu, slab);
 		} else {
 			count(S, FREE_FULL_TO_NODE);
+			write_line(S, &S->node[cache], 1);
 			put_on_node(S, cache, slab, cpu);
 		}
 		break;
@@ -727,6 +811,7 @@ static int take_partial(struct sim *S, int cache, struct cpu_cache *pc)
 
 	if (!slab)
 		return 0;
+	write_line(S, n, 1);
 	node_remove(S, cache, slab);
 	count(S, ALLOC_NODE_PARTIAL);
 	if (!limit)
@@ -972,6 +1057,7 @@ static void settle_all(struct sim *S, int cpu)
 		item = S->internal[k->internal_head++ & S->internal_mask];
 		k->nr_internal++;
 		cpu = item.cpu;
+		k->cpu = cpu;
 		if (item.op == FREE) {
 			if (S->obj[item.obj].slab > 0)
 				free_object(S, cpu, item.obj);
@@ -990,6 +1076,7 @@ static rarely void run_timers(struct sim *S, int64_t t, int cpu)
 		const struct rcu *wait = &S->rcu[k->rcu_head++ & S->rcu_mask];
 
 		k->now = k->next_due;
+		k->cpu = wait->cpu;
 		k->release = wait->slab;
 		S->slab[wait->slab].next = 0;
 		settle(S, wait->cpu);
@@ -1014,6 +1101,8 @@ static rarely void create_group(struct sim *S, const struct event *e)
 	g->parent = e->arg;
 	g->state = ONLINE;
 	g->objcg_memcg = e->memcg;
+	g->has_id = 1;
+	S->k->nr_ids++;
 	count(S, GROUP_MADE);
 	strategy_cg_create(S, e->memcg);
 }
@@ -1038,6 +1127,7 @@ void run(struct sim *S, const struct event *events, int64_t start, int64_t stop)
 #endif
 		k->now = e->t;
 		cpu = e->cpu;
+		k->cpu = cpu;
 		switch (e->op) {
 		case FREE:
 			if (S->obj[e->obj].slab > 0) {

@@ -17,6 +17,7 @@ from kmbench.core import events, paths, state
 from kmbench.core.build import build_state, build_tables
 from kmbench.core.setup import Setup
 from kmbench.strategy import Strategy
+from kmbench_mainline import byte_stock
 
 HERE = Path(__file__).parent
 BUILD = HERE / "yardstick"
@@ -30,20 +31,23 @@ _RECORDS = {
     "memcg": state.MEMCG, "counter": state.COUNTER, "stock": state.STOCK, "child": state.CHILD,
     "path": state.PATH, "unbilled": state.UNBILLED, "pfn": state.PFN, "area": state.AREA,
     "internal": state.INTERNAL, "rcu": state.RCU, "fail": state.FAILURE,
-    "byte_stock": np.dtype([("objcg", "i4"), ("bytes", "i4")]),
+    **{name: byte_stock.TABLES[table].dtype
+       for name, table in (("byte_stock", "stock"), ("left", "left"), ("mode", "mode"))},
     "selected": np.dtype([("on", "i4")]),
 }  # fmt: skip
 _CONSTANTS = {
     events: ("ALLOC", "FREE", "CG_CREATE", "COUNTER_MEMORY", "COUNTER_KMEM", "GFP_ACCOUNT",
-             "CTX_KTHREAD", "CTX_INTERRUPT", "SLAB_ACCOUNT",
+             "CTX_KTHREAD", "CTX_INTERRUPT", "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT",
              "SLAB_TYPESAFE_BY_RCU", "CAUSE_NOT_SELECTED", "CAUSE_INTERRUPT", "CAUSE_KTHREAD",
              "FAIL_PAGES", "FAIL_LIMIT", "FAIL_NO_GROUP"),
+    byte_stock: ("MAX_SLOTS",),
     state: ("NR_ORDERS", "FULL", "CPU", "CPU_PARTIAL", "NODE_PARTIAL", "RCU_FREE", "ONLINE",
             "OFFLINE", "BY_CACHE"),
 }  # fmt: skip
-# tables that struct sim points to, in its order; the last two are the strategies' own
+# tables that struct sim points to, in its order, and then the strategies' own
 _TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "child", "path",
            "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
+_OWN = {"byte_stock": "stock", "left": "left", "mode": "mode", "selected": "selected"}
 
 
 class YardstickProblem(Exception):
@@ -51,7 +55,7 @@ class YardstickProblem(Exception):
 
 
 class _Sim(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in (*_TABLES, "byte_stock", "selected")] + [
+    _fields_ = [(name, ctypes.c_void_p) for name in (*_TABLES, *_OWN)] + [
         (name, ctypes.c_int32)
         for name in (
             "internal_mask", "rcu_mask", "nr_pfns", "nr_caches_max", "nr_fails_max", "independent",
@@ -123,7 +127,7 @@ class Yardstick:
             strategy.prepare(self.S, self.P, setup, parameters)
         self.sim = _Sim(
             *(getattr(self.S, name).ctypes.data for name in _TABLES),
-            self._own("stock"), self._own("selected"),
+            *map(self._own, _OWN.values()),
             len(self.S.internal) - 1, len(self.S.rcu) - 1, len(self.S.pfn), len(self.S.cache),
             len(self.S.fail), int(parameters.get("independent", False)),
         )  # fmt: skip

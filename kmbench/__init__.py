@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kmbench.core.build import Accounting
     from kmbench.core.vm import Reclaim
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
+    from kmbench.executor import ExecutorPlugin
     from kmbench.memory import Memory
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Accounting": "kmbench.core.build",
+    "ExecutorPlugin": "kmbench.executor",
     "Host": "kmbench.workload",
     "KmbenchError": "kmbench.errors",
     "Memory": "kmbench.memory",

@@ -4,12 +4,13 @@ import numpy as np
 
 from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.state import BY_CACHE, OFFLINE, State
+from kmbench.removed import dead_caches, left_behind
 
 __all__ = ["final_figures", "percentile"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F5, F6 and Z2 by their names, of a state that was not torn down yet."""
+    """Metrics A3, A6, F5, F6, F8, O6, Z2, Z4 and Z5 by name, of a state before its teardown."""
     k = S.k[0]
     page = int(k["page_size"])
     return {
@@ -18,9 +19,25 @@ def final_figures(S: State) -> dict[str, float | None]:
         "forced_charge_bytes": float(k["forced_pages"] * page),
         "work_items_lost": float(k["nr_work_lost"]),
         "work_items_duplicate": float(k["nr_work_duplicates"]),
+        "failed_groups": float(k["nr_no_id"]),
         "zombie_lifetime": zombie_lifetime(S),
+        "dead_caches": dead_caches(S),
+        **left_behind(S),
+        "hot_line_writes": hottest_line(S),
         **(reclaim_figures(S) if "vm" in S._fields else {}),
     }
+
+
+def hottest_line(S: State) -> float | None:
+    """Writes of the line that moved most, per allocation of the stream; of several, the first."""
+    allocs = int(S.k["nr_allocs"][0])
+    if not allocs:
+        return None
+    lines = [table[["near", "far", "writes"]] for table in (S.counter, S.node)]
+    moves = np.concatenate([part["near"].astype(np.int64) + part["far"] for part in lines])
+    writes = np.concatenate([part["writes"] for part in lines])
+    hot = int(np.argmax(moves))
+    return float(writes[hot] / allocs) if moves[hot] else 0.0
 
 
 def reclaim_figures(S: State) -> dict[str, float | None]:
@@ -94,5 +111,6 @@ def zombie_lifetime(S: State) -> float | None:
     removed = S.memcg[S.memcg["state"] >= OFFLINE]
     if not len(removed):
         return None
-    end = np.where(removed["css_pages"] > 0, S.k["now"][0], removed["gone_at"])
+    alive = (removed["css_pages"] > 0) | (removed["css_refs"] > 0)
+    end = np.where(alive, S.k["now"][0], removed["gone_at"])
     return float((end - removed["offline_since"]).mean() / 1e9)

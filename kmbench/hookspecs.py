@@ -21,3 +21,8 @@ def kmbench_register_shrinkers(register: Callable) -> None:
 @hookspec
 def kmbench_register_workloads(register: Callable) -> None:
     """Call ``register(workload)`` for each :class:`kmbench.Workload`."""
+
+
+@hookspec
+def kmbench_register_executors(register: Callable) -> None:
+    """Call ``register(executor)`` for each :class:`kmbench.ExecutorPlugin`: where sweeps run."""

@@ -19,6 +19,7 @@ import pluggy
 
 from kmbench import hookspecs
 from kmbench.errors import PluginProblem, UsageProblem, unknown
+from kmbench.executor import ExecutorPlugin
 from kmbench.shrinker import Shrinker
 from kmbench.strategy import ABI, Strategy
 from kmbench.workload import Workload
@@ -38,6 +39,12 @@ class Loaded:
     strategies: list[str] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
     shrinkers: list[str] = field(default_factory=list)
+    executors: list[str] = field(default_factory=list)
+
+    @property
+    def registered(self) -> list[str]:
+        """The names of everything it registered."""
+        return self.strategies + self.workloads + self.shrinkers + self.executors
 
 
 class Plugins:
@@ -50,6 +57,7 @@ class Plugins:
         self.strategies: dict[str, Strategy] = {}
         self.workloads: dict[str, Workload] = {}
         self.shrinkers: dict[str, Shrinker] = {}
+        self.executors: dict[str, ExecutorPlugin] = {}
         self.origin: dict[str, Loaded] = {}
 
     def strategy(self, name: str) -> Strategy:
@@ -70,6 +78,12 @@ class Plugins:
             raise unknown("shrinker", name, self.shrinkers)
         return self.shrinkers[name]
 
+    def executor(self, name: str) -> ExecutorPlugin:
+        """The executor of that name, else UsageProblem with a suggestion."""
+        if name not in self.executors:
+            raise unknown("executor", name, self.executors)
+        return self.executors[name]
+
     @property
     def failed(self) -> list[Loaded]:
         """Plugins that could not be loaded."""
@@ -84,6 +98,7 @@ class Plugins:
                 "kmbench_register_strategies": (Strategy, self.strategies, record.strategies),
                 "kmbench_register_shrinkers": (Shrinker, self.shrinkers, record.shrinkers),
                 "kmbench_register_workloads": (Workload, self.workloads, record.workloads),
+                "kmbench_register_executors": (ExecutorPlugin, self.executors, record.executors),
             }
             for hook, (kind, known, names) in hooks.items():
                 if register_all := getattr(module, hook, None):

@@ -4,19 +4,26 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
+from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
-from kmbench.errors import UsageProblem
+from kmbench.core.slab_geometry import on_slab
+from kmbench.core.state import State
+from kmbench.errors import UsageProblem, one_line
 from kmbench.memory import Memory
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
@@ -46,6 +53,9 @@ class Plan(NamedTuple):
     memory: Memory | None = None
 
 
+Watch = Callable[[Plan, State], None]
+
+
 def run(
     scenario: Scenario | str | Path,
     strategies: Iterable[str] | None = None,
@@ -55,13 +65,15 @@ def run(
     settings: Mapping[str, str] | None = None,
     plugins: Plugins | None = None,
     progress: Progress = lambda strategy, nr, total: None,
+    watch: Watch | None = None,
 ) -> Results:
     """Run strategies over a scenario, paired on the same events, and store the results.
 
     `scenario`: a Scenario or the path of a TOML file, changed by `settings` (dotted key -> text).
     `strategies`: names; default those of the scenario, else all that are registered.  `seeds`: how
     many, counted from the scenario's.  Results go to the dataset folder `out`; what is returned
-    shows just these runs.  Raises UsageProblem for bad input before anything is run.
+    shows just these runs.  `watch` is called with the plan and the state after every batch of
+    events.  Raises UsageProblem for bad input before anything is run.
     """
     plugins = plugins or load_plugins()
     if not isinstance(scenario, Scenario):
@@ -72,9 +84,28 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    for plan in plans:
-        execute(plan, out, progress)
+    # storing a run (compressing, syncing) goes on beside the simulation of the next one
+    with ThreadPoolExecutor(1) as storing:
+        stored: Future = Future()
+        stored.set_result(None)
+        for plan in plans:
+            began = time.perf_counter()
+            outcome = replay(plan if watch is None else _watched(plan, watch), progress)
+            stored.result()
+            stored = storing.submit(store, plan, outcome, out, began)
+        stored.result()
     return Results(Path(out), [plan.run_id for plan in plans])
+
+
+def _watched(plan: Plan, watch: Watch) -> Plan:
+    """``plan`` with a workload that lets ``watch`` see the state between its batches."""
+
+    def batches(S: State) -> Iterator[np.ndarray]:
+        for batch in plan.workload.batches(S):
+            yield batch
+            watch(plan, S)
+
+    return plan._replace(workload=plan.workload._replace(batches=batches))
 
 
 def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> list[Plan]:
@@ -93,15 +124,18 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
     memory = make_memory(scenario, plugins)
     if workload.reclaims and memory is None:
         raise UsageProblem(f"{where}: needs a table [shrinkers] or [reclaim] in the scenario")
+    if scenario.allocator == "slab":
+        workload = workload._replace(setup=on_slab(workload.setup, scenario.kernel_era()))
     common = {
         "scenario": {
             k: v
             for k, v in asdict(scenario).items()
-            if k not in ("strategies", "folder", "description")
+            if k not in ("strategies", "folder", "description", "hardware", "published")
             and (v or k not in ("reclaim", "shrinkers"))
         },
         "workload": given,
         "trace": workload.trace_hash,
+        "hardware": scenario.profile().label,
         "kmbench": _version("kmbench"),
         "workload_plugin": _version(plugins.origin[source.name].distribution),
     }
@@ -138,29 +172,44 @@ def make_memory(scenario: Scenario, plugins: Plugins) -> Memory | None:
     return memory
 
 
-def execute(plan: Plan, out: str | Path, progress: Progress) -> None:
-    """Make one run and store it."""
-    began = time.perf_counter()
+def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> Outcome:
+    """Make one run."""
     scenario, workload = plan.scenario, plan.workload
-    outcome = simulate(
+    return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
         plan.memory,
     )  # fmt: skip
+
+
+def perform(plan: Plan) -> tuple:
+    """Make one run; its row, its tables and its timing, as :func:`write_run` takes them."""
+    began = time.perf_counter()
+    return collect(plan, replay(plan), began)
+
+
+def store(plan: Plan, outcome: Outcome, out: str | Path, began: float) -> None:
+    """Store one run that began at `began` (``time.perf_counter``)."""
+    write_run(out, *collect(plan, outcome, began))
+
+
+def collect(plan: Plan, outcome: Outcome, began: float) -> tuple:
+    """A run's row, its tables and its timing."""
+    setup = plan.workload.setup
     tables = {
-        "timeline": timeline_table(outcome, workload.setup, plan.run_id),
-        "caches": cache_table(outcome, workload.setup, plan.strategy, plan.run_id),
-        "ops": op_table(outcome, plan.strategy, plan.run_id),
+        "timeline": timeline_table(outcome, setup, plan.run_id),
+        "caches": cache_table(outcome, setup, plan.strategy, plan.run_id),
+        "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
     if plan.memory:
-        tables["accesses"] = access_table(outcome, workload.setup, plan.run_id)
-    write_run(out, run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began))
+        tables["accesses"] = access_table(outcome, setup, plan.run_id)
+    return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
 
 
 def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str, Any]:
     """The run's row: parameters, provenance, counts and metrics."""
-    scenario, setup, k = plan.scenario, plan.workload.setup, outcome.S.k[0]
+    setup, k = plan.workload.setup, outcome.S.k[0]
     totals = outcome.totals
     nr_samples = totals.shape[1]
     unaccounted = np.zeros((nr_samples, NR_CAUSES), np.int64)
@@ -168,12 +217,43 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
     page_size = setup.machine.page_size
     metrics = summarise(
         tables["timeline"], tables["caches"], tables["ops"], page_size=page_size,
-        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]), failed_allocs=int(k["nr_failed"]),
+        allocs=int(k["nr_allocs"]), frees=int(k["nr_frees"]),
+        failed_allocs=int(k["nr_failed"] - k["nr_no_id"]),
         unaccounted=unaccounted, owned=totals[7], metadata=totals[6],
         zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
     causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
+    row = {
+        **known_row(plan),
+        "events": int(k["nr_events"]),
+        "allocs": int(k["nr_allocs"]),
+        "frees": int(k["nr_frees"]),
+        "failed_no_pages": int((causes == 1).sum()),
+        "failed_limit": int((causes == 2).sum()),
+        "failed_no_group": int((causes == 3).sum()),
+        "failed_no_id": int(k["nr_no_id"]),
+        "skipped": int(k["nr_skipped"]),
+        "status": "ok",
+        "model_ns": outcome.model_ns,
+        **metrics,
+    }
+    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), plan.scenario.profile())
+    return row | priced.select("hardware", *PRICED).row(0, named=True)
+
+
+def failed_row(plan: Plan, error: str, traceback: str) -> dict[str, Any]:
+    """The row of a run that came to nothing: what was asked for, and what went wrong."""
+    nothing = dict.fromkeys(
+        ("events", "allocs", "frees", "failed_allocs", "skipped", "model_ns"), 0
+    )
+    row = {**known_row(plan), **nothing}
+    return {**row, "status": "failed", "error": one_line(error), "traceback": traceback}
+
+
+def known_row(plan: Plan) -> dict[str, Any]:
+    """What is known of a run before it is made."""
+    scenario, setup = plan.scenario, plan.workload.setup
     versions = {
         key: plan.identity[key] for key in ("kmbench", "workload_plugin", "strategy_plugin")
     }
@@ -193,18 +273,12 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "workload_hash": _digest(workload_identity),
         "trace_hash": plan.workload.trace_hash,
         "versions": _json(versions),
-        "hardware": "no profile",
         "cpus": setup.machine.cpus,
+        "nodes": setup.machine.nodes,
+        "running": plan.workload.running or setup.machine.cpus,
+        "think_ns": plan.workload.think_ns,
         "groups": len(setup.groups),
-        "events": int(k["nr_events"]),
-        "allocs": int(k["nr_allocs"]),
-        "frees": int(k["nr_frees"]),
-        "failed_no_pages": int((causes == 1).sum()),
-        "failed_limit": int((causes == 2).sum()),
-        "skipped": int(k["nr_skipped"]),
-        "status": "ok",
-        "model_ns": outcome.model_ns,
-        **metrics,
+        "hardware": scenario.profile().label,
     }
 
 
@@ -226,10 +300,19 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
     }
 
 
+def _frame(table: pa.Table) -> pl.LazyFrame:
+    return pl.from_arrow(table).lazy()
+
+
 def _version(distribution: str) -> str:
     path = Path(distribution)
     if path.is_file():  # a local plugin file is known by its content
         return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return _installed(distribution)
+
+
+@cache
+def _installed(distribution: str) -> str:
     try:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:

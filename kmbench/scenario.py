@@ -10,12 +10,14 @@ from typing import Any
 from kmbench.core.geometry import ERAS
 from kmbench.core.vm import Reclaim
 from kmbench.errors import UsageProblem, unknown
+from kmbench.hardware.profile import DEFAULT, Profile, load_profile
 from kmbench.parameters import Parameter, parse_parameters
+from kmbench.published import Published, published_from
 from kmbench.workload import Host
 
 _TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-ALLOCATORS = ("slub",)
+ALLOCATORS = ("slub", "slab")
 
 
 def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
@@ -47,6 +49,11 @@ class Scenario:
     the run model what happens when memory runs out; without either it does not.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
+    last one that has it; a recording runs on SLUB in the era that it was recorded in.
+    `hardware` is the profile that prices operations, by name or as a TOML file; a scenario file
+    that names one simulates its machine, but for what ``[machine]`` says otherwise.  `published`
+    are figures to compare with (:mod:`kmbench.published`).
     """
 
     name: str
@@ -55,13 +62,15 @@ class Scenario:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     machine: Machine = Machine()
     allocator: str = "slub"
-    era: str = "6.18"
+    era: str = ""
     sample_every: str = "100 ms"
     seed: int = 0
     teardown: bool = False
     strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shrinkers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reclaim: Mapping[str, Any] = field(default_factory=dict)
+    hardware: str = DEFAULT
+    published: tuple[Published, ...] = ()
     folder: str = "."
 
     def __post_init__(self) -> None:
@@ -82,16 +91,35 @@ class Scenario:
             )
         if not isinstance(self.teardown, bool):
             raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
-        for kind, value, known in (
-            ("allocator", self.allocator, ALLOCATORS),
-            ("era", self.era, ERAS),
-        ):
-            if value not in known:
-                raise unknown(kind, str(value), known).within(self.name)
+        if self.allocator not in ALLOCATORS:
+            raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
+        if self.era and self.era not in ERAS:
+            raise unknown("era", str(self.era), ERAS).within(self.name)
+        if self.era and self.era not in self._eras():
+            raise UsageProblem(
+                f"{self.name}: era = {self.era!r}: SLAB was removed in 6.8; expected one of "
+                f"{', '.join(self._eras())}"
+            )
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
         self.reclaim_values()
+        self.profile()
+
+    def _eras(self) -> list[str]:
+        """Eras that have the allocator, oldest first."""
+        return [era.name for era in ERAS.values() if era.slab or self.allocator == "slub"]
+
+    def kernel_era(self) -> str:
+        """The era that the allocator is of: the one asked for, or the last that has it."""
+        return self.era or self._eras()[-1]
+
+    def profile(self) -> Profile:
+        """The hardware profile that operations are priced with."""
+        try:
+            return load_profile(self.hardware, self.folder)
+        except UsageProblem as problem:
+            raise problem.within(f"{self.name}: hardware") from None
 
     def memory_bytes(self) -> int:
         """Size of memory in bytes."""
@@ -120,7 +148,7 @@ class Scenario:
         """What a workload needs to know."""
         m = self.machine
         pages = self.memory_bytes() // m.page_size
-        return Host(m.cpus, m.nodes, pages, m.page_size, self.era, self.seed, self.folder)
+        return Host(m.cpus, m.nodes, pages, m.page_size, self.kernel_era(), self.seed, self.folder)
 
     def with_seed(self, seed: int) -> "Scenario":
         """The same scenario with another seed."""
@@ -153,9 +181,9 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
     plugin = workload.pop("plugin", None)
     if not isinstance(plugin, str):
         raise UsageProblem(f"{name}: workload.plugin: expected the name of a workload")
-    machine = Machine(
-        **_typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
-    )
+    published = published_from(values.pop("published", []), name)
+    given_machine = _typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
+    machine = Machine(**given_machine)
     chosen = {
         kind: _table(values.pop(kind, {}), f"{name}: {kind}")
         for kind in ("strategies", "shrinkers")
@@ -166,15 +194,25 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
     reclaim = _table(values.pop("reclaim", {}), f"{name}: reclaim")
     given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
     given.setdefault("name", name)
-    return Scenario(
+    scenario = Scenario(
         workload=plugin, parameters=workload, machine=machine, reclaim=reclaim,
-        folder=folder, **chosen, **given,
+        folder=folder, published=published, **chosen, **given,
     )  # fmt: skip
+    if "hardware" not in given:
+        return scenario
+    profile = scenario.profile()
+    whole = {f.name: getattr(profile, f.name) for f in fields(Machine)} | given_machine
+    return replace(scenario, machine=Machine(**whole))
 
 
 def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> dict[str, Any]:
     """Apply ``--set a.b=value`` settings to the content of a scenario."""
-    for key, text in settings.items():
+    return set_values(values, {key: _value(text) for key, text in settings.items()}, name)
+
+
+def set_values(values: dict[str, Any], settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Set dotted keys in the content of a scenario."""
+    for key, value in settings.items():
         at = values
         *path, last = key.split(".")
         if path and path[0] in ("strategies", "shrinkers"):  # a name may hold dots
@@ -182,8 +220,8 @@ def set_keys(values: dict[str, Any], settings: Mapping[str, str], name: str) -> 
         for part in path:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):
-                raise UsageProblem(f"{name}: --set {key}: {part!r} is not a table")
-        at[last] = _value(text)
+                raise UsageProblem(f"{name}: {key}: {part!r} is not a table")
+        at[last] = value
     return values
 
 
@@ -194,17 +232,21 @@ def _value(text: str) -> Any:
         return text
 
 
-def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
-    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
-    path = Path(path)
+def read_scenario(path: Path) -> dict[str, Any]:
+    """The content of a scenario file.  Raises UsageProblem if it cannot be read."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such scenario file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path}: not TOML: {error}") from None
-    values = set_keys(values, settings or {}, str(path))
+
+
+def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -> Scenario:
+    """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
+    path = Path(path)
+    values = set_keys(read_scenario(path), settings or {}, str(path))
     scenario = scenario_from(values, str(path), str(path.parent))
     return replace(scenario, name=values.get("name", path.stem))

@@ -32,7 +32,7 @@ from kmbench.strategy import Strategy
 from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
 
-MIN_ROWS = 1 << 12
+BUFFER_ROWS = 1 << 12
 LOOK_AHEAD_OBJECTS = 1 << 17  # object records that no longer fit the caches: prefetch pays
 
 
@@ -46,10 +46,13 @@ class Timing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the engine produced: int64 matrices (columns, rows) and the final state."""
+    """What the engine produced: int64 matrices (columns, rows) and the final state.
 
-    timeline: np.ndarray
-    caches: np.ndarray
+    `timeline` and `caches` are in the pieces that the engine filled, one after another.
+    """
+
+    timeline: list[np.ndarray]
+    caches: list[np.ndarray]
     totals: np.ndarray
     S: State
     model_ns: int
@@ -150,7 +153,12 @@ class Simulation:
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Timeline, caches and totals written so far, (columns, rows) each."""
-        timeline, caches, totals = (rows.all(self.S.k[0]) for rows in self._rows.values())
+        timeline, caches, totals = (np.concatenate(p, axis=1) for p in self.pieces())
+        return timeline, caches, totals
+
+    def pieces(self) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """The same, in the pieces that the engine filled: nothing is copied."""
+        timeline, caches, totals = (rows.pieces(self.S.k[0]) for rows in self._rows.values())
         return timeline, caches, totals
 
     def teardown(self) -> int:
@@ -160,7 +168,7 @@ class Simulation:
 
 
 class _Rows:
-    """A table that grows by buffers: the engine fills one, full ones are kept.
+    """A table that grows: the engine fills a buffer, whose rows are set aside when it is full.
 
     ``k[used]`` is how many rows of the buffer are filled, ``k[sample]`` the most that one sample
     can take.
@@ -169,28 +177,37 @@ class _Rows:
     def __init__(self, columns: int, used: str, sample: str):
         self.columns, self.used, self.sample = columns, used, sample
         self.kept: list[np.ndarray] = []
-        self.buffer = np.zeros((columns, MIN_ROWS), np.int64)
+        self.buffer = _buffer(columns, BUFFER_ROWS)
 
     def keep(self, k: np.void) -> None:
-        """Set the filled rows aside and go on with a larger buffer."""
-        self.kept.append(self.buffer[:, : int(k[self.used])])
-        rows = max(2 * self.buffer.shape[1], 2 * int(k[self.sample]))
-        self.buffer = np.zeros((self.columns, rows), np.int64)
+        """Set the filled rows aside; the buffer is used again, or a larger one if it must be."""
+        self.kept.append(self.buffer[:, : int(k[self.used])].copy())
+        if k[self.sample] > self.buffer.shape[1]:
+            self.buffer = _buffer(self.columns, 2 * int(k[self.sample]))
         k[self.used] = 0
 
-    def all(self, k: np.void) -> np.ndarray:
-        """Everything so far, (columns, rows)."""
-        last = self.buffer[:, : int(k[self.used])]
-        return np.concatenate([*self.kept, last], axis=1) if self.kept else last
+    def pieces(self, k: np.void) -> list[np.ndarray]:
+        """Everything so far, (columns, rows) each."""
+        return [*self.kept, self.buffer[:, : int(k[self.used])]]
+
+
+def _buffer(columns: int, rows: int) -> np.ndarray:
+    """An empty table for at least so many rows.
+
+    A row is written to all columns at once: were they a power of two apart, all would fall into the
+    same set of every cache and evict one another.
+    """
+    return np.zeros((columns, rows // 512 * 512 + 520), np.int64)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
-    """A read-only contiguous view; as a recarray where the model runs as plain Python."""
+    """A read-only contiguous view; in plain Python a recarray of int64, which compiled code makes
+    of every whole number that it reads: ``gfp & ~flag`` of a uint32 is an error in numpy."""
     from kmbench.core.jit import JIT
 
-    view = np.ascontiguousarray(array).view()
     if not JIT and array.dtype.names:
-        view = view.view(np.recarray)
+        array = array.astype([(name, "i8") for name in array.dtype.names]).view(np.recarray)
+    view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
@@ -271,10 +288,10 @@ def simulate(
     end["op"], end["t"] = SAMPLE, last or 0
     simulation.feed(end)
     S.k["nr_events"] -= 1
-    timeline, caches, totals = simulation.tables()
+    timeline, caches, totals = simulation.pieces()
     outcome = Outcome(
-        timeline, caches, totals, S, (last or 0) - (first or 0), None, final_figures(S),
-        Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
+        timeline, caches, np.concatenate(totals, axis=1), S, (last or 0) - (first or 0), None,
+        final_figures(S), Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:
         counts = S.k.copy(), S.path.copy()

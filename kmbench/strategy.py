@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from kmbench.core.build import Accounting
 from kmbench.core.hooks import STRATEGY_HOOKS
-from kmbench.core.paths import MAX_PLUGIN_PATHS, Path
+from kmbench.core.paths import MAX_PLUGIN_PATHS, Ops, Path
 from kmbench.core.tables import Table, table
+from kmbench.design import ROWS, Fact
 from kmbench.errors import PluginProblem, did_you_mean
 from kmbench.parameters import Parameter
 
@@ -22,8 +23,10 @@ class Strategy:
     host and zeroed; numeric and true/false parameters reach the hooks as ``P.par[0].name``.
     `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
     setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
-    `cache` for `group` (or its `row`) in results.  `paths` are counted by
-    ``count(S, PLUGIN_PATH + i)``.
+    `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is removed.
+    `paths` are counted by ``count(S, PLUGIN_PATH + i)``.  `path_ops` says, given the parameters,
+    which paths, also of the host, cost other operations than they are declared with.  `design` says
+    in few words what it does, by rows of :data:`kmbench.design.ROWS`.
     """
 
     name: str
@@ -33,13 +36,21 @@ class Strategy:
     parameters: tuple[Parameter, ...] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
+    path_ops: Callable[[dict], Mapping[str, Ops]] = lambda parameters: {}
     accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
     prepare: Callable | None = None
     copy_name: str = "{cache}({group})"
+    dead_suffix: str = ""
+    design: Mapping[str, Fact] = field(default_factory=dict)
     abi: int = ABI
 
     def __post_init__(self) -> None:
         check_hooks(f"strategy {self.name!r}", self.hooks, STRATEGY_HOOKS)
+        for row in self.design:
+            if row not in ROWS:
+                raise PluginProblem(
+                    f"strategy {self.name!r}: no design row {row!r}{did_you_mean(row, ROWS)}"
+                )
         if len(self.paths) > MAX_PLUGIN_PATHS:
             raise PluginProblem(
                 f"strategy {self.name!r}: {len(self.paths)} paths, at most {MAX_PLUGIN_PATHS}"

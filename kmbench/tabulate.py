@@ -1,31 +1,47 @@
 """Engine output as Arrow tables: columns leave as they are, codes get their names."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
 from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
-from kmbench.core.paths import ALLOC_PATH, FREE_PATH, PATHS, PLUGIN_PATH, Ops
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.paths import (
+    ALLOC_PATH,
+    ARRAY_ALLOC,
+    ARRAY_FREE,
+    FREE_PATH,
+    PATHS,
+    PLUGIN_PATH,
+    Ops,
+)
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
+from kmbench.core.state import State
 from kmbench.final import percentile
 from kmbench.simulate import Outcome
-from kmbench.store.schema import make_table
+from kmbench.store.schema import TEXT, make_table
 from kmbench.strategy import Strategy
+
+Columns = dict[str, np.ndarray]
 
 
 def timeline_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per sample and group."""
-    columns = dict(zip(TIMELINE_COLUMNS, outcome.timeline, strict=True))
-    names = [group.name for group in setup.groups]
-    return make_table("timeline", {**columns, "group": (columns["memcg"] - 1, names)}, run_id)
+    names = pa.array([group.name for group in setup.groups], TEXT)
+
+    def more(columns: Columns) -> dict:
+        return {"group": (columns["memcg"] - 1, names)}
+
+    return _sampled("timeline", TIMELINE_COLUMNS, outcome.timeline, run_id, more)
 
 
-def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
-    """One row per sample and cache, copies included."""
-    columns = dict(zip(CACHE_COLUMNS, outcome.caches, strict=True))
-    caches = outcome.S.cache[1 : int(outcome.S.k["nr_caches"][0])]
-    names = [
+def cache_names(S: State, setup: Setup, strategy: Strategy) -> list[str]:
+    """The name of every cache in the order of rows, as /proc/slabinfo has it."""
+    caches = S.cache[1 : int(S.k["nr_caches"][0])]
+    return [
         setup.caches[root - 1].name
         if memcg == 0
         else strategy.copy_name.format(
@@ -33,17 +49,50 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
         )
         for root, memcg in zip(caches["root"].tolist(), caches["memcg"].tolist(), strict=True)
     ]
-    return make_table("caches", {**columns, "name": (columns["cache"] - 1, names)}, run_id)
 
 
-def op_table(outcome: Outcome, strategy: Strategy, run_id: str) -> pa.Table:
+def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str) -> pa.Table:
+    """One row per sample and cache, copies included."""
+    names = cache_names(outcome.S, setup, strategy)
+    nr_caches = len(names)
+    if strategy.dead_suffix:
+        names += [name + strategy.dead_suffix for name in names]
+    labels = pa.array(names, TEXT)
+
+    def more(columns: Columns) -> dict:
+        dead = (columns["state"] == 1) & bool(strategy.dead_suffix)
+        slab = columns["pages_per_slab"] * setup.machine.page_size
+        return {
+            "name": (columns["cache"] - 1 + np.where(dead, nr_caches, 0), labels),
+            "slab_bytes": columns["num_slabs"] * slab,
+        }
+
+    return _sampled("caches", CACHE_COLUMNS, outcome.caches, run_id, more)
+
+
+def _sampled(
+    table: str, columns: tuple[str, ...], pieces: list[np.ndarray], run_id: str,
+    more: Callable[[Columns], dict],
+) -> pa.Table:  # fmt: skip
+    """The pieces of a sampled table as one, uncopied, with the columns that `more` derives."""
+    parts = []
+    for piece in pieces:
+        sampled = dict(zip(columns, piece, strict=True))
+        parts.append(make_table(table, {**sampled, **more(sampled)}, run_id))
+    return pa.concat_tables(parts)
+
+
+def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:
     """One row per path that was taken, with its operations in all."""
     counts = outcome.S.path["count"].copy()
     k = outcome.S.k[0]
     # every allocation and free passes these; the engine need not count them twice
-    counts[ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
-    counts[FREE_PATH] = k["nr_frees"]
+    on_slab = SLAB_TABLE in outcome.S._fields
+    counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
+    counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
     known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
+    other = strategy.path_ops(parameters)
+    known = [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
         "path": [path.name for path, _ in taken],

@@ -36,6 +36,8 @@ class OpenWorkload(NamedTuple):
     `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
     `reclaims`: it has events that only a run with reclaim processes.
+    `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation
+    on other things: what the rate of all of them together is computed with (metric T7).
     """
 
     setup: Setup
@@ -43,6 +45,8 @@ class OpenWorkload(NamedTuple):
     trace_hash: str = ""
     nr_events: int | None = None
     reclaims: bool = False
+    running: int = 0
+    think_ns: int = 0
 
 
 @dataclass(frozen=True)

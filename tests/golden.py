@@ -21,3 +21,32 @@ ORDERS = {
     4096: "3/8 3/8 3/8 3/8 3/8 3/8 3/8 3/8 3/8",
     5888: "3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5 3/5",
 }
+
+# SLAB: size, RECLAIM_ACCOUNT, alignment; objects of a slab and its order as published slabinfo of
+# x86_64 has them, and whether its management is outside
+SLAB_LAYOUTS = (
+    (32, False, 32, 112, 0, False),
+    (64, False, 64, 59, 0, False),
+    (128, False, 64, 30, 0, False),
+    (192, False, 64, 20, 0, False),
+    (192, True, 8, 20, 0, False),  # dentry
+    (256, False, 64, 15, 0, False),
+    (512, False, 64, 8, 0, True),
+    (560, True, 8, 7, 0, False),  # radix_tree_node: its management fits into what is left over
+    (592, True, 8, 6, 0, False),  # inode_cache
+    (832, True, 64, 4, 0, False),
+    (888, True, 8, 4, 0, False),  # as ext4's inodes
+    (1024, False, 64, 4, 0, True),
+    (1128, True, 8, 3, 0, False),
+    (1152, False, 64, 7, 1, False),
+    (1728, False, 64, 4, 1, False),  # TCP
+    (2048, False, 64, 2, 0, True),
+    (2112, False, 64, 3, 1, False),  # sighand_cache
+    (4096, False, 64, 1, 0, True),
+    (5952, False, 64, 1, 1, False),  # task_struct
+)
+# size: limit, batchcount, sharedfactor
+SLAB_TUNABLES = {
+    192: (120, 60, 8), 256: (120, 60, 8), 512: (54, 27, 8), 1024: (54, 27, 8), 2112: (24, 12, 8),
+    4096: (24, 12, 8), 5952: (8, 4, 0), 131072: (8, 4, 0), 131080: (1, 1, 0),
+}  # fmt: skip

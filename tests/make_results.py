@@ -68,6 +68,7 @@ def caches(slabs: int) -> dict[str, Any]:
         "num_objs": [21 * slabs, 64] * 2, "num_slabs": [slabs, 1] * 2,
         "live_objs": [100, 32] * 2, "node_partial": [0, 1] * 2, "cpu_partial": [0] * 4,
         "cpu_slabs": [1, 0] * 2, "idle": [192, 0] * 2, "requested": [18_600, 1600] * 2,
+        "slab_bytes": [slabs * PAGE, PAGE] * 2,
     }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def write(folder: Path, strategy: str, seed: int = 0, **changes: Any) -> str:
         "workload_hash": f"w{seed}", "versions": json.dumps({"kmbench": "0"}),
         "hardware": "generic", "cpus": 2, "groups": 4, "events": 2000, "allocs": 1000,
         "frees": 1000, "skipped": 0, "status": "ok", "model_ns": MS,
-    } | metrics | changes  # fmt: skip
+    } | metrics | {"pair_ns": 10.0 * per_alloc} | changes  # fmt: skip
     timing = {
         "events": 2000, "engine_s": 0.001, "reader_s": 0.0, "compile_s": 0.0, "cache_hit": True,
         "total_s": 0.01, "events_per_s": 2e6, "host": "here",

@@ -1,7 +1,9 @@
 """What the compiled core's state shows, in the terms of ``reference.observe.snapshot``."""
 
 from kmbench.core import events as ev
-from kmbench.core.state import UNLIMITED
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.state import FREE_LIST, FULL, NR_LISTS, PARTIAL_LIST, UNLIMITED
+from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
 
@@ -26,14 +28,16 @@ def observe(simulation) -> dict:
             ]
             for cpu in range(k["nr_cpus"])
         ],
-        "byte_stock": [(int(s["objcg"]), int(s["bytes"])) for s in P.stock] if has_bytes else [],
+        "byte_stock": _byte_stock(P, int(k["nr_cpus"])) if has_bytes else [],
         "buddy": [
             [int(a["nr"]) for a in S.area[node * 11 : node * 11 + 11]]
             for node in range(k["nr_nodes"])
         ],
         "counters": {
             "skipped": int(k["nr_skipped"]),
-            "failed_allocs": int(k["nr_failed"]),
+            "failed_allocs": int(k["nr_failed"] - k["nr_no_id"]),
+            "vmstat": int(S.path["count"][VMSTAT]) if has_bytes else 0,
+            "no_id": int(k["nr_no_id"]),
             "work_lost": int(k["nr_work_lost"]),
             "work_duplicates": int(k["nr_work_duplicates"]),
         },
@@ -42,6 +46,13 @@ def observe(simulation) -> dict:
         },
         "metadata_bytes": int(k["metadata"]),
     }
+
+
+def _byte_stock(P, cpus) -> list[dict]:
+    """What each CPU holds: key -> bytes."""
+    slots = [(int(s["objcg"]), int(s["bytes"])) for s in P.stock]
+    each = len(slots) // cpus
+    return [dict(s for s in slots[c * each : (c + 1) * each] if s[0]) for c in range(cpus)]
 
 
 def _walk(S, slab):
@@ -54,7 +65,61 @@ def _shape(S, slab):
     return int(S.slab[slab]["objects"]), int(S.slab[slab]["inuse"])
 
 
+def _line(line):
+    writer = int(line["writer"])
+    counts = (int(line[name]) for name in ("written", "near", "far", "writes"))
+    return (writer - 1 if writer else None, *counts)
+
+
 def _cache(S, k, row) -> dict:
+    return (_slab_cache if SLAB_TABLE in S._fields else _slub_cache)(S, k, row)
+
+
+def _slab_cache(S, k, row) -> dict:
+    c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
+    per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
+    per_node = [S.node[row * nodes + node] for node in range(nodes)]
+
+    def lists(where):
+        ends = [S.list[(row * nodes + node) * NR_LISTS + where] for node in range(nodes)]
+        slabs = [list(_walk(S, int(e["head"]))) for e in ends]
+        assert [len(s) for s in slabs] == [e["nr"] for e in ends]
+        return [[_shape(S, slab) for slab in part] for part in slabs]
+
+    def entries(first, count):
+        return [_shape(S, int(e["slab"])) for e in S.array[first : first + int(count)]]
+
+    def alien(here, there):
+        held = S.alien[(row * nodes + here) * nodes + there]["avail"]
+        return entries(int(c["alien"]) + (here * nodes + there) * int(c["alien_limit"]), held)
+
+    limit, shared = int(c["limit"]), int(c["shared_limit"])
+    free = sum(int(n["free_objects"]) for n in per_node)
+    return {
+        "num_slabs": int(c["nr_slabs"]),
+        "num_objs": int(c["num_objs"]),
+        "active_objs": int(c["num_objs"]) - free,
+        "live": sum(int(pc["live"]) for pc in per_cpu),
+        "full": lists(FULL),
+        "partial": lists(PARTIAL_LIST),
+        "free": lists(FREE_LIST),
+        "arrays": [
+            (entries(int(c["array"]) + cpu * limit, pc["avail"]), bool(pc["touched"]))
+            for cpu, pc in enumerate(per_cpu)
+        ],
+        "shared": [
+            (entries(int(c["shared"]) + i * shared, n["shared_avail"]), bool(n["shared_touched"]))
+            for i, n in enumerate(per_node)
+        ],
+        "aliens": {(i, j): alien(i, j) for i in range(nodes) for j in range(nodes) if i != j},
+        "list_lock": [_line(n) for n in per_node],
+        "timers": [(int(n["next_reap"]), bool(n["free_touched"])) for n in per_node],
+        "slabs_made": int(c["slabs_made"]),
+        "slabs_gone": int(c["slabs_gone"]),
+    }
+
+
+def _slub_cache(S, k, row) -> dict:
     c, cpus, nodes = S.cache[row], int(k["nr_cpus"]), int(k["nr_nodes"])
     per_cpu = [S.cpu[row * cpus + cpu] for cpu in range(cpus)]
     on_nodes = [list(_walk(S, int(S.node[row * nodes + n]["head"]))) for n in range(nodes)]
@@ -71,6 +136,7 @@ def _cache(S, k, row) -> dict:
         "active_objs": int(c["num_objs"]) - free,
         "live": sum(int(pc["live"]) for pc in per_cpu),
         "node_partial": [[_shape(S, s) for s in slabs] for slabs in on_nodes],
+        "list_lock": [_line(S.node[row * nodes + n]) for n in range(nodes)],
         "cpu_slab": [
             (*_shape(S, int(pc["slab"])), int(pc["free"])) if pc["slab"] else None for pc in per_cpu
         ],
@@ -87,18 +153,21 @@ def _cache(S, k, row) -> dict:
 def _memcg(S, row) -> dict:
     g = S.memcg[row]
     memory, kmem = (
-        tuple(int(S.counter[row * 2 + which][name]) for name in ("usage", "watermark", "failcnt"))
+        (
+            *(int(S.counter[row * 2 + which][n]) for n in ("usage", "watermark", "failcnt")),
+            _line(S.counter[row * 2 + which]),
+        )
         for which in (ev.COUNTER_MEMORY, ev.COUNTER_KMEM)
     )
     return {
         "state": STATES[g["state"]],
         "memory": memory,
         "kmem": kmem,
+        "pinned": int(g["css_pages"] + g["css_refs"]),
         **{
             name: int(g[name])
             for name in (
                 "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
-                "css_pages",
             )  # fmt: skip
         },
     }

@@ -18,6 +18,7 @@ from kmbench.core.setup import (
     Machine,
     Setup,
 )
+from kmbench.core.slab_geometry import on_slab
 
 ERAS = ("3.5", "3.13", "4.19", "5.9", "6.12", "6.18")
 STRATEGIES = (
@@ -32,13 +33,14 @@ STRATEGIES = (
     ("ubc-2006", {}),
     ("tcp-memcontrol", {"caches": ["names"]}),
     ("linux-3.8", {}),
-    ("linux-3.8", {"all_groups": False}),
+    ("linux-3.8", {"all_groups": False, "noaccount": True}),
     ("linux-4.5", {}),
     ("linux-4.5", {"as_posted": True}),
     ("linux-5.3", {}),
     ("linux-5.9", {}),
     ("linux-5.9", {"as_posted": True}),
     ("linux-6.18", {}),
+    ("linux-6.18", {"obj_slots": 2, "per_node": True}),
 )
 CPU, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4  # field `where` of the initial slabs
 
@@ -51,6 +53,7 @@ GFPS = (
     ev.GFP_NOWAIT | ev.GFP_ACCOUNT,
     ev.GFP_ATOMIC | ev.GFP_ACCOUNT,
     ACCOUNT | ev.GFP_NOFAIL,
+    ev.GFP_KERNEL | ev.GFP_NOACCOUNT,
 )
 CONTEXTS = (ev.CTX_HARDIRQ, ev.CTX_SOFTIRQ, ev.CTX_KTHREAD, ev.CTX_DYING, ev.CTX_MEMALLOC)
 
@@ -138,6 +141,8 @@ def random_setup(choose: Chooser, initial: bool = True) -> Setup:
         memory_pages=choose.pick((3000, 1 << 14, 300, 101, 64, 30)),
     )
     caches, groups = _caches(choose, era), _groups(choose, crowded)
+    online = sum(group.online for group in groups)
+    machine = machine._replace(memcg_ids=online + choose.pick((65535, 0, 0)))
     if choose.chance(20):
         caches = caches[:1]  # all objects in one cache: its lists and sheaves fill up
     setup = Setup(machine, era, caches, groups, nr_objects=choose.pick((30, 120, 300)))
@@ -182,6 +187,21 @@ def _with_initial(choose, setup) -> Setup:
         initial_objects=np.array(objects, INITIAL_OBJECT),
         initial_sheaves=np.array(sheaves, INITIAL_SHEAF),
     )
+
+
+def to_slab(setup: Setup, events: np.ndarray, seed: int) -> tuple[Setup, np.ndarray]:
+    """The same stream on SLAB, slower, so that caches are reaped, with small arrays."""
+    choose = seeded_chooser(seed)
+    setup = on_slab(setup)
+    caches = []
+    for cache in setup.caches:
+        limit = choose.pick((4, 1, 2, 7, 20, cache.limit))
+        batch = choose.integer(1, limit)
+        shared = batch * choose.pick((1, 0, 2, 8))
+        caches.append(cache._replace(limit=limit, batchcount=batch, shared_limit=shared))
+    events = events.copy()
+    events["t"] *= choose.pick((10, 1, 100))
+    return setup._replace(caches=tuple(caches)), events
 
 
 # -- events --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 
 import make_results
 from kmbench.cli import app, doctor
+from kmbench.cli.lazy import LazyGroup
 from kmbench.errors import KmbenchError, PluginProblem, UsageProblem, did_you_mean
 
 
@@ -211,12 +212,12 @@ class Failing(click.Command):
     ],
 )
 def test_errors_become_lines_and_codes(kmbench, monkeypatch, error, code, line):
-    monkeypatch.setattr(app.Verbs, "get_command", lambda *_: Failing(error))
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: Failing(error))
     assert kmbench("show") == (code, "", line)
 
 
 def test_debug_lets_the_traceback_out(monkeypatch):
-    monkeypatch.setattr(app.Verbs, "get_command", lambda *_: Failing(UsageProblem("bad")))
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: Failing(UsageProblem("bad")))
     monkeypatch.setenv("KMBENCH_DEBUG", "1")
     with pytest.raises(UsageProblem):
         app.main(["show"])

@@ -357,3 +357,78 @@ def test_group_table_keeps_scenarios_apart(one):
     titles = [grid.title for grid in group_table(open_results(one.path))]
     assert len(titles) == 2
     assert "other" in titles[1]
+
+
+# --- layouts ---
+
+
+def test_collapsed_contexts_pair_within_and_average_over(one):
+    for strategy, slabs in (("none", 100.0), ("costa-2012", 300.0)):
+        make_results.write(one.path, strategy, scenario="other", slab_bytes_mean=slabs)
+    comparison = compare(open_results(one.path), metrics=["W0"], collapse=["scenario"])
+    assert comparison.frame["scenario"].null_count() == comparison.frame.height
+    row = cell(comparison, "slab_bytes_mean", "costa-2012")
+    assert row["pairs"] == 2
+    assert row["ratio"] == pytest.approx((26 * 4096 + 300) / (11 * 4096 + 100))
+    with pytest.raises(UsageProblem, match="did you mean 'scenario'"):
+        compare(one, collapse=["scenarios"])
+
+
+def test_a_context_column_can_be_pivoted(one):
+    for cpus in (10, 4):
+        for strategy in ("none", "costa-2012"):
+            make_results.write(one.path, strategy, cpus=cpus)
+    comparison = compare(open_results(one.path), by="cpus", metrics=["W0"])
+    (grid,) = grids(comparison, pivot=True)
+    assert [column.group for column in grid.columns[1::2]] == ["cpus 2", "cpus 4", "cpus 10"]
+    row = next(row for row in grid.rows if row[0] == "costa-2012")
+    assert [cell.strip() for cell in row[2::2]] == ["2.36x"] * 3
+
+
+@pytest.mark.parametrize("width", [60, 78, 100])
+def test_no_line_is_wider_than_asked(many, width):
+    comparison = compare(many)
+    texts = [as_text(grid, width) for grid in [*grids(comparison), *group_table(many)]]
+    assert max(len(line) for text in texts for line in text.splitlines()) <= width
+    assert all(text.isascii() for text in texts)
+
+
+def test_many_pairs_are_drawn_in_blocks():
+    rng = np.random.default_rng(3)
+    base = rng.normal(100, 20, 20_000)
+    result = paired(base * 1.1 + rng.normal(0, 5, 20_000), base)
+    assert result.ratio_low < 1.1 < result.ratio_high
+    assert result.difference_high - result.difference_low == pytest.approx(
+        2 * 1.96 * np.hypot(5, 2) / np.sqrt(20_000), rel=0.2
+    )
+
+
+def test_some_runs_only(one):
+    for k in (5, 8):
+        for strategy in ("none", "costa-2012"):
+            params = json.dumps({"k": k})
+            make_results.write(one.path, strategy, workload_hash=f"k{k}", scenario_params=params)
+    results = open_results(one.path)
+    comparison = compare(results, where={"k": "8", "scenario": "churn"}, metrics=["W0"])
+    assert cell(comparison, "slab_bytes_mean", "costa-2012")["pairs"] == 1
+    few = compare(results, strategies=["linux-6.18"], metrics=["W0"])
+    assert set(few.frame["strategy"]) == {"none", "linux-6.18"}
+    for where, words in (
+        ({"k": "9"}, "unknown k '9'"),
+        ({"kk": "9"}, "did you mean 'k'"),
+        ({"scenario": "chrn"}, "did you mean 'churn'"),
+    ):
+        with pytest.raises(UsageProblem, match=words):
+            compare(results, where=where)
+    with pytest.raises(UsageProblem, match="did you mean 'linux-6.18'"):
+        compare(results, strategies=["linux-6.19"])
+
+
+def test_metrics_across(one):
+    comparison = compare(one, metrics=["W0", "A5.median"])
+    (grid,) = grids(comparison, pivot=True)
+    assert [column.group for column in grid.columns[1::2]] == [
+        "slab bytes, mean v", "charge error, median v"
+    ]  # fmt: skip
+    assert [row[0] for row in grid.rows] == list(make_results.STRATEGIES)
+    assert grid.rows[1][2].strip() == "2.36x"

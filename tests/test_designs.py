@@ -5,82 +5,18 @@ import pytest
 
 import kmbench
 import streams
+from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
 from kmbench.core import events as ev
 from kmbench.core.jit import JIT
 from kmbench.core.sample import TOTAL_COLUMNS
-from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup
+from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.final import final_figures
 
-MS = 1_000_000
 PAGE_UNIT = (
     "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012", "linux-3.8", "linux-4.5", "linux-5.3",
 )  # fmt: skip
 BYTE_UNIT = ("ubc-2006", "tcp-memcontrol")
 DESIGNS = PAGE_UNIT + BYTE_UNIT
-PLUGINS = kmbench.load_plugins()
-ACCOUNT = ev.GFP_KERNEL_ACCOUNT
-
-
-def slabs_of(objects=4, name="dentry", order=0, flags=ev.SLAB_ACCOUNT):
-    """A cache whose slabs hold so many objects and which keeps no empty slabs."""
-    size = (4096 << order) // objects
-    return CacheSpec(
-        name, size, size, order, objects, min_order=0, min_partial=0, cpu_partial=0,
-        cpu_partial_slabs=0, flags=flags,
-    )  # fmt: skip
-
-
-class Run:
-    """A Simulation fed by calls; groups p (row 2) and its children c (3) and d (4)."""
-
-    def __init__(self, name, caches=None, parameters=None, memory_pages=4096, **limits):
-        rows = [("p", 1), ("c", 2), ("d", 2)]
-        groups = [GroupSpec(n, up, *limits.get(n, (-1, -1))) for n, up in rows]
-        setup = Setup(
-            Machine(cpus=2, memory_pages=memory_pages), "4.19", tuple(caches or (slabs_of(),)),
-            (GroupSpec("/", 0), *groups), nr_objects=4096,
-        )  # fmt: skip
-        if name == "tcp-memcontrol":
-            parameters = {"caches": ["dentry"]}
-        self.sim = kmbench.Simulation(setup, PLUGINS.strategy(name), parameters)
-        self.S, self.handle, self.t = self.sim.S, 0, 0
-
-    def event(self, op, **fields):
-        event = np.zeros(1, ev.EVENT)
-        event["op"], event["t"], event["memcg"] = op, self.t, 1
-        for name, value in fields.items():
-            event[name] = value
-        self.sim.feed(event)
-
-    def alloc(self, count=1, memcg=3, gfp=ACCOUNT, cpu=0, cache=1, op=ev.ALLOC, arg=0):
-        for _ in range(count):
-            self.handle += 1
-            self.event(op, obj=self.handle, memcg=memcg, gfp=gfp, cpu=cpu, cache=cache, arg=arg)
-        return list(range(self.handle - count + 1, self.handle + 1))
-
-    def free(self, handles, op=ev.FREE, cpu=0, memcg=1):
-        for handle in handles:
-            self.event(op, obj=handle, cpu=cpu, memcg=memcg)
-
-    def wait(self, ns=10 * MS):
-        self.t += ns
-        self.event(ev.MARK)
-
-    def warm(self, memcg=3, cache=1):
-        """Have the group's copy made; nothing stays behind."""
-        self.free(self.alloc(memcg=memcg, cache=cache))
-        self.wait()
-        self.event(ev.SHRINK)
-
-    def pages(self, row, which=ev.COUNTER_KMEM):
-        return int(self.S.counter["usage"][2 * row + which])
-
-    def unaccounted(self, cause):
-        return int(self.S.unbilled["objects"][cause])
-
-    @property
-    def failed(self):
-        return int(self.S.k["nr_failed"][0])
 
 
 # -- limits --------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """What the documents show works as shown."""
 
+import importlib.util
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.design import MEASURED, ROWS
+from kmbench.sweep.grid import load_grid
+from kmbench.sweep.plan import plan_sweep
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,11 +42,30 @@ def test_the_example_strategy_runs_and_leaves_nothing_charged(tmp_path):
 def test_links_and_paths_exist(document):
     text = document.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        if target.startswith("reference/"):  # made when the site is built
+            continue
         assert (document.parent / target).exists(), target
     for path in re.findall(r"`((?:kmbench|plugins|workloads|tests|benchmarks)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"`(core/\w+\.py)`", text):
         assert (ROOT / "kmbench" / path).exists(), path
+
+
+def test_the_page_of_designs_is_what_the_strategies_say():
+    spec = importlib.util.spec_from_file_location("designs", ROOT / "docs" / "make_designs.py")
+    designs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(designs)
+    assert (ROOT / "docs" / "designs.md").read_text() == designs.page(), (
+        "run python docs/make_designs.py"
+    )
+
+
+def test_the_page_of_designs_has_every_row_of_every_strategy():
+    shared = {"meanwhile", "byte_stock"}  # do not apply to all
+    for strategy in kmbench.load_plugins().strategies.values():
+        if strategy.name != "none":
+            declared = set(strategy.design) | {"counter_kind", "stock", "ids", *MEASURED}
+            assert declared >= set(ROWS) - shared, strategy.name
 
 
 def test_the_readme_names_every_strategy_and_workload():
@@ -61,6 +85,14 @@ def test_every_scenario_loads_and_says_what_to_look_at():
         assert "ook at:" in path.read_text(), path
 
 
+def test_every_grid_of_the_repository_can_be_planned():
+    plugins = kmbench.load_plugins()
+    grids = sorted((ROOT / "sweeps").glob("*.toml"))
+    assert grids
+    for path in grids:
+        assert plan_sweep(load_grid(path), plugins).jobs
+
+
 def test_the_version_is_in_the_changelog():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
@@ -68,9 +100,19 @@ def test_the_version_is_in_the_changelog():
 
 def test_public_names():
     assert sorted(kmbench.__all__) == [
-        "Accounting", "Host", "KmbenchError", "Memory", "OpenWorkload", "Parameter",
-        "PluginProblem", "Reclaim", "Scenario", "Shrinker", "Simulation", "Strategy",
+        "Accounting", "ExecutorPlugin", "Host", "KmbenchError", "Memory", "OpenWorkload",
+        "Parameter", "PluginProblem", "Reclaim", "Scenario", "Shrinker", "Simulation", "Strategy",
         "UsageProblem", "Workload", "generated", "hookimpl", "load_plugins", "load_scenario",
         "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)
+
+
+def test_the_tables_of_the_findings_are_those_of_the_reference():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import reference
+
+    text = (ROOT / "docs" / "findings.md").read_text()
+    assert reference.refreshed(text) == text
+    size = sum(path.stat().st_size for path in reference.REFERENCE.rglob("*.parquet"))
+    assert size < 3 << 20

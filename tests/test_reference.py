@@ -217,7 +217,7 @@ def test_byte_stock_golden():
     stock = driver.model.strategy.byte_stock
 
     def pages_and_stock():
-        return driver.kmem(), stock.cpus[0][1]
+        return driver.kmem(), stock.cpus[0][0][1]
 
     dentries = driver.alloc(21)
     assert pages_and_stock() == (2, 3992)
@@ -234,17 +234,21 @@ def test_byte_stock_golden():
 def test_byte_stock_of_5_9_is_dropped_above_one_page():
     spec = cache_spec("dentry", 192, 2, "5.9", flags=ev.SLAB_ACCOUNT)
     driver = Driver([spec], strategy="linux-5.9", era="5.9")
+
+    def held():
+        return driver.model.strategy.stocks()[1][0]
+
     handles = driver.alloc(1)
-    assert driver.model.strategy.byte_stock.cpus[0] == (2, 3896)
+    assert held() == {2: 3896}
     driver.free(handles)
-    assert driver.model.strategy.byte_stock.cpus[0] == (2, 4096)
+    assert held() == {2: 4096}
     handles = driver.alloc(21)
-    assert driver.model.strategy.byte_stock.cpus[0] == (2, 3992) and driver.kmem() == 2
+    assert held() == {2: 3992} and driver.kmem() == 2
     driver.free(handles[:1])
-    assert driver.model.strategy.byte_stock.cpus[0] == (0, 0) and driver.kmem() == 1
-    assert driver.model.groups[2].nr_charged_bytes == 3992 + 200 - 4096
+    assert held() == {} and driver.kmem() == 1
+    assert driver.model.strategy.left_over(2) == 3992 + 200 - 4096
     driver.free(handles[1:2])
-    assert driver.model.strategy.byte_stock.cpus[0] == (2, 296)
+    assert held() == {2: 296}
 
 
 # operation -> (slot sizes it charges, kmem bytes per operation measured on a live 6.18)
@@ -355,10 +359,10 @@ def test_alternating_groups_move_bytes_through_the_left_over_pool():
     driver = Driver([plain(objects=8)], [UNLIMITED, UNLIMITED])
     driver.alloc(memcg=2)
     driver.alloc(memcg=3)
-    assert driver.model.groups[2].nr_charged_bytes == 4096 - 520
+    assert driver.model.strategy.left_over(2) == 4096 - 520
     driver.alloc(memcg=2)  # pays a new page first, then takes the pool back and trims it
-    stock = driver.model.strategy.byte_stock
-    assert stock.cpus[0] == (2, 2 * (4096 - 520) - 4096) and driver.kmem(2) == 1
+    held = driver.model.strategy.stocks()[1][0]
+    assert held == {2: 2 * (4096 - 520) - 4096} and driver.kmem(2) == 1
 
 
 def test_vectors_come_from_kmalloc_after_the_event():

@@ -1,9 +1,14 @@
 """One run in the formats of the kernel's files."""
 
+import gzip
+import json
+
+import polars as pl
 import pytest
 
 import make_results
 from kmbench.analysis import show
+from kmbench.analysis.perfetto import trace_events, write_perfetto
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import open_results, write_run
 
@@ -79,3 +84,54 @@ def test_memcg_files(run):
     assert "db/memory.kmem.limit_in_bytes:9223372036854771712" in lines
     assert "db/memory.limit_in_bytes:8192" in lines
     assert "limit" not in show.memcg_text(show.groups_at(run, 1))
+
+
+# --- perfetto ---
+
+
+def test_counters_of_a_trace(run):
+    events = list(trace_events(run))
+    assert {event["ph"] for event in events} == {"M", "C"}
+    names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    web = next(pid for pid, name in names.items() if name == "memcg /web")
+    charged = [e for e in events if e["name"] == "kmem charged (B)" and e["pid"] == web]
+    rows = run.timeline.filter(pl.col("memcg") == web).sort("t").collect()
+    assert [e["args"]["v"] for e in charged] == rows["kmem_usage"].to_list()
+    assert [e["ts"] for e in charged] == [t / 1000 for t in rows["t"]]
+    dentry = [e["args"]["v"] for e in events if e["name"] == "dentry live objects"]
+    assert dentry == [100]  # it does not change: one event
+
+
+def test_what_is_gone_ends_at_zero_and_failures_are_moments(run, tmp_path):
+    lines = make_results.timeline(1.0)
+    keep = ~((lines["sample"] == 1) & (lines["memcg"] == 4))
+    lines = {
+        name: (value[0][keep], value[1]) if isinstance(value, tuple) else value[keep]
+        for name, value in lines.items()
+    }
+    row = {name: value for name, value in run.row.items() if value is not None}
+    failures = {
+        "t": [5000], "op": ["alloc"], "memcg": [2], "cache": [1], "gfp": [0], "arg": [0],
+        "cause": ["limit"],
+    }  # fmt: skip
+    write_run(tmp_path / "gone", row, {"timeline": lines, "failures": failures})
+    events = list(trace_events(open_results(tmp_path / "gone").run("linux")))
+    db = [e for e in events if e["name"] == "kmem charged (B)" and e["pid"] == 4]
+    assert [(e["ts"], e["args"]["v"]) for e in db] == [(0, 20_000), (1000, 0)]
+    assert [e for e in events if e["ph"] == "i"] == [
+        {"ph": "i", "name": "alloc failed: limit", "pid": 2, "tid": 2, "ts": 5.0, "s": "p"}
+    ]
+
+
+def test_files_of_traces(run, tmp_path):
+    plain, packed = tmp_path / "t.json", tmp_path / "t.json.gz"
+    count = write_perfetto(run, plain)
+    assert count == write_perfetto(run, packed)
+    document = json.loads(plain.read_bytes())
+    assert len(document["traceEvents"]) == count
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+    first = packed.read_bytes()
+    write_perfetto(run, packed)
+    assert packed.read_bytes() == first
+    with pytest.raises(UsageProblem, match="cannot write"):
+        write_perfetto(run, tmp_path / "nowhere" / "t.json")

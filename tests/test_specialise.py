@@ -194,5 +194,5 @@ def test_the_core_counts_no_references(tmp_path, monkeypatch):
     simulation = Simulation(setup, load_plugins().strategy("none"))
     dispatcher = simulation.engine.dispatcher
     simulation.feed(read_only(np.zeros(0, EVENT)))
-    (signature,) = dispatcher.signatures
-    assert "NRT_incref" not in dispatcher.inspect_llvm(signature)
+    for signature in dispatcher.signatures:  # other tests may have run it on SLAB, too
+        assert "NRT_incref" not in dispatcher.inspect_llvm(signature)

@@ -15,7 +15,8 @@ import make_results
 from kmbench.errors import KmbenchError, UsageProblem
 from kmbench.store import dataset
 from kmbench.store.catalogue import METRICS, STORED
-from kmbench.store.dataset import open_results, write_parquet, write_run
+from kmbench.store.dataset import Results, open_results, write_parquet, write_run
+from kmbench.store.pack import pack
 from kmbench.store.schema import SCHEMA_VERSION, TABLES, arrow_schema, make_table, polars_schema
 
 
@@ -247,3 +248,21 @@ def test_tables_that_are_absent_are_stored_empty(tmp_path):
     assert results.timeline.collect().is_empty()
     assert results.timing.collect().is_empty()
     assert results.run("none").row["slab_bytes_mean"] == run["slab_bytes_mean"]
+
+
+def test_packed_runs_read_as_before_and_have_the_same_bytes(folder, tmp_path):
+    results = open_results(folder)
+    pack(results, tmp_path / "a", TABLES)
+    names = sorted(path.stem for path in (folder / "runs").iterdir())
+    pack(Results(folder, names[::-1]), tmp_path / "b", TABLES)
+    packed = open_results(tmp_path / "a")
+    for table in TABLES:
+        file = tmp_path / "a" / table / "all.parquet"
+        assert file.read_bytes() == (tmp_path / "b" / table / "all.parquet").read_bytes(), table
+        assert pq.read_schema(file).metadata == arrow_schema(table).metadata
+        columns = [name for name in arrow_schema(table).names if name != "run_id"]
+        text = pl.all().cast(pl.String)
+        before = getattr(results, table).select(columns).collect().select(text).sort(pl.all())
+        after = getattr(packed, table).select(columns).collect().select(text).sort(pl.all())
+        assert after.equals(before), table
+    assert packed.run_ids() == results.run_ids()

@@ -228,6 +228,19 @@ def test_what_if_command(kmbench, tmp_path):
     assert [row["strategy"] for row in json.loads(out)] == ["none", "linux-6.18"]
 
 
+def test_what_if_on_both_allocators(kmbench, plugins):
+    slub, slab = what_if(trace("churn"), ["none"], allocators=("slub", "slab"), plugins=plugins)
+    assert (slub.allocator, slab.allocator) == ("slub", "slab")
+    less = slub.true_bytes - slab.true_bytes  # SLAB's slots hold no free pointers
+    assert (less >= 0).all() and (less < slub.true_bytes * 0.01).all()
+    assert slab.slab_bytes[0] > slub.slab_bytes[0]
+    args = ("what-if", trace("churn"), "-s", "none", "--allocator", "slub", "--allocator", "slab")
+    code, out, _ = kmbench("trace", *args)
+    assert code == 0 and "none on slab " in out
+    code, _, err = kmbench("trace", "what-if", trace("churn"), "--allocator", "slob")
+    assert code == 2 and "unknown allocator 'slob'" in err
+
+
 def test_info(kmbench):
     code, out, _ = kmbench("trace", "info", trace("churn"), "--caches", "--groups")
     assert code == 0 and "176 of them made meanwhile" in out and "dentry" in out

@@ -11,7 +11,8 @@ from stream import make_stream
 
 import kmbench
 
-STRATEGIES = sorted(kmbench.load_plugins().strategies)
+from . import STRATEGIES
+
 LIVE = {"20k": 20_000, "1M": 1_000_000}
 EVENTS = 2_000_000
 

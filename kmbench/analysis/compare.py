@@ -6,24 +6,32 @@ allocator, era, hardware, CPUs).  Different contexts are never mixed: each gets 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from kmbench.analysis.metrics import METRICS, Metric, select_metrics
+from kmbench.analysis.parameters import (
+    JSON_COLUMNS,
+    in_order,
+    parameter_names,
+    parameter_values,
+    strategy_labels,
+)
+from kmbench.analysis.pricing import price_runs
 from kmbench.analysis.statistics import paired
 from kmbench.errors import UsageProblem, unknown
+from kmbench.hardware.profile import Profile
 from kmbench.store.dataset import Results
 
-__all__ = ["CONTEXT", "Comparison", "compare", "load_runs", "strategy_labels", "with_excess"]
+__all__ = ["CONTEXT", "Comparison", "compare", "load_runs", "with_excess"]
 
 CONTEXT = ("scenario", "allocator", "era", "hardware", "cpus")
 PAIR = ("workload_hash", "seed")
 REFERENCE = "none"  # W3 is measured against this strategy, whatever the baseline is
 REFERENCE_KEYS = (*PAIR, "allocator", "era", "hardware", "cpus")
-JSON_COLUMNS = ("strategy_params", "scenario_params")
+FACTS = ("run_id", "strategy", *JSON_COLUMNS, *PAIR, "status", "error", "when")
 
 TIDY = {
     "by": pl.String, "metric": pl.String, "id": pl.String, "unit": pl.String,
@@ -48,26 +56,43 @@ class Comparison(NamedTuple):
 
 
 def with_excess(runs: pl.LazyFrame) -> pl.LazyFrame:
-    """``runs`` with W3, ``excess_slab_bytes``: against ``none`` on the same workload and seed."""
+    """``runs`` with W3 and T6, ``excess_slab_bytes`` and ``overhead_ns``: what they have more than
+    ``none`` on the same workload and seed."""
     reference = (
         runs.filter(pl.col("strategy") == REFERENCE, pl.col("status") == "ok")
         .group_by(REFERENCE_KEYS)
-        .agg(reference=pl.col("slab_bytes_mean").mean())
+        .agg(pl.col("slab_bytes_mean", "pair_ns").mean().name.prefix("reference:"))
     )
     return (
         runs.join(reference, on=REFERENCE_KEYS, how="left", nulls_equal=True)
-        .with_columns(excess_slab_bytes=pl.col("slab_bytes_mean") - pl.col("reference"))
-        .drop("reference")
+        .with_columns(
+            excess_slab_bytes=pl.col("slab_bytes_mean") - pl.col("reference:slab_bytes_mean"),
+            overhead_ns=pl.col("pair_ns") - pl.col("reference:pair_ns"),
+        )
+        .drop("reference:slab_bytes_mean", "reference:pair_ns")
     )
 
 
-def load_runs(results: Results, run_ids: Iterable[str] | None = None) -> pl.DataFrame:
-    """Every run with its derived metrics, ``events_per_s`` and ``when`` included."""
-    timing = results.timing.select("run_id", "events_per_s", "when")
-    runs = with_excess(results.runs).join(timing, on="run_id", how="left")
-    if run_ids is not None:
-        runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
+def load_runs(
+    results: Results,
+    run_ids: Iterable[str] | None = None,
+    columns: Iterable[str] = (),
+    hardware: Profile | None = None,
+) -> pl.DataFrame:
+    """Every run with its derived metrics, ``events_per_s`` and ``when`` included.
+
+    ``columns``: read only these (default: all).  ``hardware`` prices the counts of all runs anew.
+    """
     with results.reading():
+        timing = results.timing.select("run_id", "events_per_s", "when")
+        runs = results.runs
+        if hardware:
+            runs = price_runs(runs.collect(), results.ops, hardware).lazy()
+        runs = with_excess(runs).join(timing, on="run_id", how="left")
+        if run_ids is not None:
+            runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
+        if columns:
+            runs = runs.select(list(dict.fromkeys(columns)))
         return runs.sort("run_id").collect()
 
 
@@ -78,50 +103,83 @@ def compare(
     by: str | None = None,
     metrics: Sequence[str] = (),
     run_ids: Iterable[str] | None = None,
+    collapse: Sequence[str] = (),
+    hardware: Profile | None = None,
+    where: Mapping[str, str] | None = None,
+    strategies: Sequence[str] = (),
 ) -> Comparison:
     """Compare all strategies of ``results`` with ``baseline``.
 
     ``by``: a column of ``runs`` or a parameter of scenario or strategy; each of its values is
-    compared on its own.  ``metrics``: names or ids, default the headline ones.  ``run_ids``: only
-    these runs.  Raises :class:`UsageProblem` on unknown names and when nothing can be compared.
+    compared on its own.  ``collapse``: columns of :data:`CONTEXT` that do not part the runs: pairs
+    still agree in them, but the means run over all their values.  ``metrics``: names or ids,
+    default the headline ones.  ``run_ids``: only these runs.  ``hardware``: the machine whose costs
+    price all runs, instead of each run's own.  ``where``: only runs in which columns or parameters
+    have these values; ``strategies``: only these and the baseline.  Raises :class:`UsageProblem` on
+    unknown names and when nothing can be compared.
     """
     chosen = select_metrics(metrics)
-    runs = load_runs(results, run_ids)
+    for name in collapse:
+        if name not in CONTEXT:
+            raise unknown("context", name, CONTEXT)
+    apart = [name for name in CONTEXT if name not in collapse and name != by]
+    with results.reading():
+        known = results.runs.collect_schema().names()
+    columns = [*FACTS, *CONTEXT, *(metric.name for metric in chosen)]
+    wanted = dict(where or {})
+    columns += [name for name in (by, *wanted) if name in known]
+    runs = load_runs(results, run_ids, columns, hardware)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no complete runs; `kmbench run` makes some")
-    runs, by_strategy = _split_by(runs, by)
+    runs = _matching(runs, wanted, strategies and [*strategies, baseline], known)
+    runs, by_strategy = _split_by(runs, by, known)
     runs, notes = _usable(runs)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no successful run to compare; {notes[0]}")
-    runs = runs.with_columns(label=pl.Series(strategy_labels(runs, by if by_strategy else None)))
+    runs = runs.with_columns(label=strategy_labels(runs, by if by_strategy else None))
     labels = runs["label"].unique().to_list()
     if baseline not in labels:
         labels += [name for name in runs["strategy"].unique() if name not in labels]
         raise unknown("strategy", baseline, labels)
     rows: list[dict[str, Any]] = []
-    for context, part in runs.partition_by(CONTEXT, as_dict=True, maintain_order=True).items():
-        here = dict(zip(CONTEXT, context, strict=True))
-        found, missing = _compare_context(part, baseline, chosen, by_strategy)
-        rows += [here | row for row in found]
+    keys = [*PAIR, *(name for name in CONTEXT if name not in apart)]
+    for context, part in _parts(runs, apart):
+        found, missing = _compare_context(part, baseline, chosen, keys, by_strategy)
+        rows += [context | row for row in found]
         if missing:
-            words = ", ".join(f"{key} {value}" for key, value in here.items())
-            notes.append(f"{words}: no run of {baseline} shares workload and seed with {missing}")
+            words = ", ".join(f"{key} {value}" for key, value in context.items())
+            notes.append(
+                f"{words or 'all'}: no run of {baseline} shares workload and seed with {missing}"
+            )
     schema = {name: runs.schema[name] for name in CONTEXT} | TIDY
+    rows = [dict.fromkeys(CONTEXT) | row for row in rows]
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     return Comparison(frame, baseline, by, chosen, notes)
 
 
+def _parts(runs: pl.DataFrame, apart: list[str]) -> list[tuple[dict[str, Any], pl.DataFrame]]:
+    """``runs`` cut by the columns ``apart``, with the values of each part."""
+    if not apart:
+        return [({}, runs)]
+    parts = runs.partition_by(apart, as_dict=True, maintain_order=True)
+    return [(dict(zip(apart, key, strict=True)), part) for key, part in parts.items()]
+
+
 def _compare_context(
-    part: pl.DataFrame, baseline: str, metrics: list[Metric], by_strategy: bool
+    part: pl.DataFrame,
+    baseline: str,
+    metrics: list[Metric],
+    pair: list[str],
+    by_strategy: bool,
 ) -> tuple[list[dict[str, Any]], str]:
-    """The rows of one context, and the strategies that had no pair."""
+    """The rows of one context, and the strategies that had no pair; ``pair``: what pairs share."""
     base = part.filter(pl.col("label") == baseline)
-    keys = list(PAIR) if by_strategy else [*PAIR, "by"]
+    keys = pair if by_strategy else [*pair, "by"]
     names = [metric.name for metric in metrics]
     base_values = base.select(*keys, pl.col(names).name.prefix("base:"))
     rows = []
     unpaired = []
-    values_of_by = part["by"].unique().sort().to_list()
+    values_of_by = in_order(part["by"].unique())
     for label in _order(part["label"].unique().to_list(), baseline):
         whole = part.filter(pl.col("label") == label)
         joined = whole.join(base_values, on=keys, how="inner", nulls_equal=True)
@@ -171,70 +229,46 @@ def _usable(runs: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         why = bad["error"].drop_nulls().to_list() or ["no reason recorded"]
         notes.append(f"{bad.height} failed run(s) left out: {why[0]}")
     same = ["strategy", *JSON_COLUMNS, *CONTEXT, *PAIR, "by"]
-    once = good.sort("when", "run_id", nulls_last=False).unique(same, keep="last")
-    if once.height < good.height:
-        notes.append(
-            f"{good.height - once.height} older run(s) of the same strategy, workload and seed "
-            "left out"
-        )
-    return once.sort("run_id"), notes
+    older = good.height - good.select(pl.struct(same).n_unique()).item()
+    if older:
+        notes.append(f"{older} older run(s) of the same strategy, workload and seed left out")
+        good = good.sort("when", "run_id", nulls_last=False).unique(same, keep="last")
+    return good.sort("run_id"), notes
 
 
-def _split_by(runs: pl.DataFrame, by: str | None) -> tuple[pl.DataFrame, bool]:
+def _matching(
+    runs: pl.DataFrame, where: Mapping[str, str], strategies: Sequence[str], known: list[str]
+) -> pl.DataFrame:
+    """The ``runs`` with these values and (unless there are none) strategies."""
+    for name, value in where.items():
+        values = _column(runs, name, known)[0]
+        if value not in values:
+            raise unknown(name, value, map(str, values.drop_nulls().unique()))
+        runs = runs.filter(values == value)
+    for name in strategies:
+        if name not in runs["strategy"]:
+            raise unknown("strategy", name, runs["strategy"].unique())
+    return runs.filter(pl.col("strategy").is_in(strategies)) if strategies else runs
+
+
+def _split_by(runs: pl.DataFrame, by: str | None, known: list[str]) -> tuple[pl.DataFrame, bool]:
     """``runs`` with the text column ``by``; whether it is a parameter of the strategy."""
     if by is None:
         return runs.with_columns(by=pl.lit(None, pl.String)), False
-    parsed = {name: [_parameters(text) for text in runs[name]] for name in JSON_COLUMNS}
-    known = {name: {key for row in rows for key in row} for name, rows in parsed.items()}
-    plain = set(runs.columns) - {*JSON_COLUMNS, *METRICS, "run_id", "strategy", "when"}
-    if by in plain:
-        return runs.with_columns(by=pl.col(by).cast(pl.String)), False
-    for column in reversed(JSON_COLUMNS):
-        if by in known[column]:
-            values = [_word(row[by]) if by in row else None for row in parsed[column]]
-            with_by = runs.with_columns(by=pl.Series(values, dtype=pl.String))
-            return with_by, column == "strategy_params"
-    raise unknown("parameter", by, plain.union(*known.values()))
+    values, of_strategy = _column(runs, by, known)
+    return runs.with_columns(by=values), of_strategy
 
 
-def _parameters(text: str | None) -> Mapping[str, Any]:
-    """A JSON object of parameters; empty when there is none."""
-    try:
-        value = json.loads(text) if text else {}
-    except ValueError:
-        value = {}
-    return value if isinstance(value, dict) else {}
+def _column(runs: pl.DataFrame, name: str, known: list[str]) -> tuple[pl.Series, bool]:
+    """A column or parameter of ``runs`` as text; whether it is a parameter of the strategy.
 
-
-def _word(value: Any) -> str:
-    """A parameter's value without spaces or quotes."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "+".join(_word(item) for item in value)
-    return json.dumps(value, separators=(",", ":"))
-
-
-def strategy_labels(runs: pl.DataFrame, without: str | None = None) -> list[str]:
-    """A name per run: the strategy, with the parameters in which its runs differ, if they do.
-
-    The parameter ``without`` is left out, because it is told apart already.
+    ``known``: all columns of the table ``runs``, those included that were not read.
     """
-    parameters = [
-        {key: _word(value) for key, value in _parameters(text).items() if key != without}
-        for text in runs["strategy_params"]
-    ]
-    seen: dict[str, dict[str, set[str | None]]] = {}
-    for strategy, row in zip(runs["strategy"], parameters, strict=True):
-        keys = seen.setdefault(strategy, {})
-        for key in row:
-            keys.setdefault(key, set())
-    for strategy, row in zip(runs["strategy"], parameters, strict=True):
-        for key, values in seen[strategy].items():
-            values.add(row.get(key))
-    labels = []
-    for strategy, row in zip(runs["strategy"], parameters, strict=True):
-        differing = [key for key, values in sorted(seen[strategy].items()) if len(values) > 1]
-        words = ",".join(f"{key}={row[key]}" for key in differing if key in row)
-        labels.append(f"{strategy}[{words}]" if words else strategy)
-    return labels
+    plain = set(known) - {*JSON_COLUMNS, *METRICS, "run_id", "strategy"}
+    if name in plain:
+        return runs[name].cast(pl.String), False
+    names = {column: parameter_names(runs, column) for column in JSON_COLUMNS}
+    for column in reversed(JSON_COLUMNS):
+        if name in names[column]:
+            return parameter_values(runs, column, name), column == "strategy_params"
+    raise unknown("parameter", name, plain.union(*names.values()))

@@ -78,8 +78,10 @@ _FORMATTERS: dict[str, Callable[[float], str]] = {
     "1": _format_share,
     "ops": lambda value: f"{value:.2f}",
     "count": format_count,
+    "ns": lambda value: f"{value:,.{_decimals(abs(value))}f} ns",
     "s": lambda value: f"{value:.3f} s",
     "events/s": _format_rate,
+    "pairs/s": _format_rate,
 }
 
 

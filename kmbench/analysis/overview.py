@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 
 import polars as pl
 
-from kmbench.analysis.compare import CONTEXT, compare, strategy_labels
+from kmbench.analysis.compare import CONTEXT, compare
 from kmbench.analysis.compare_view import grids
 from kmbench.analysis.groups import group_means
 from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes
+from kmbench.analysis.parameters import strategy_labels
 from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Results
@@ -19,6 +21,7 @@ __all__ = ["group_table", "main_table"]
 TOP_GROUPS = 10
 NAME_WIDTH = 40
 SPEED = "events_per_s"
+ALLOCATOR = ("allocator", "era")  # columns of CONTEXT that tell allocators apart
 
 
 def main_table(
@@ -32,7 +35,8 @@ def main_table(
 
     First every headline metric and the speed by strategy, ``baseline`` as 1.00x (the first
     strategy there is when the baseline did not run); then, for the groups that used most, what
-    they used and what each strategy charged.  Scenarios and machines stay apart.
+    they used and what each strategy charged.  Scenarios and machines stay apart; where runs differ
+    in their allocator, that is a column, whatever eras the allocators are of.
     """
     runs = _labelled(results, run_ids)
     if not runs.height:
@@ -41,7 +45,11 @@ def main_table(
     chosen = baseline if baseline in present else present[0]
     names = [metric.name for metric in METRICS.values() if metric.headline]
     ids = runs["run_id"].cast(pl.String).to_list()
-    comparison = compare(results, baseline=chosen, metrics=[*names, SPEED], run_ids=ids)
+    several = runs["allocator"].n_unique() > 1
+    comparison = compare(
+        results, baseline=chosen, metrics=[*names, SPEED], run_ids=ids,
+        by=ALLOCATOR[0] if several else None, collapse=ALLOCATOR[1:] if several else (),
+    )  # fmt: skip
     parts = [*grids(comparison), *group_table(results, ids, baseline=chosen)]
     return "\n\n".join(as_text(grid, width) for grid in parts)
 
@@ -53,14 +61,13 @@ def _labelled(results: Results, run_ids: Iterable[str] | None) -> pl.DataFrame:
         runs = runs.filter(pl.col("run_id").cast(pl.String).is_in(list(run_ids)))
     with results.reading():
         found = runs.select("run_id", *CONTEXT, "strategy", "strategy_params").collect()
-    labels = pl.Series(strategy_labels(found), dtype=pl.String)
-    return found.select("run_id", *CONTEXT, label=labels)
+    return found.select("run_id", *CONTEXT, label=strategy_labels(found))
 
 
 def group_table(
     results: Results, run_ids: Iterable[str] | None = None, *, baseline: str = "none"
 ) -> list[Grid]:
-    """One grid per context (scenario, machine): the groups that used most, used against charged.
+    """One grid per scenario and machine: the groups that used most, used against charged.
 
     Descendants are included on both sides; means over samples, then over seeds.  ``used`` is the
     mean over the strategies, which differs between them only where allocations failed.
@@ -75,9 +82,10 @@ def group_table(
             .group_by(*CONTEXT, "group", "label")
             .agg(pl.col("used").mean(), pl.col("charged").mean())
             .with_columns(pl.col("group").cast(pl.String))
-            .collect()
+            .collect(engine="streaming")
         )
-    parts = means.partition_by(CONTEXT, as_dict=True)
+    apart = [name for name in CONTEXT if name not in ALLOCATOR]
+    parts = means.partition_by(apart, as_dict=True)
     several = len(parts) > 1
     return [
         _group_grid(part, ", ".join(str(word) for word in key) if several else "", baseline)
@@ -92,21 +100,28 @@ def _group_grid(part: pl.DataFrame, where: str, first: str) -> Grid:
         .agg(pl.col("used").mean(), most=pl.max_horizontal(pl.col("used", "charged").max()))
         .sort(["used", "most", "group"], descending=[True, True, False])
     )
-    charged = {(r["group"], r["label"]): r["charged"] for r in part.iter_rows(named=True)}
+    charged = {
+        (r["group"], r["allocator"], r["label"]): r["charged"] for r in part.iter_rows(named=True)
+    }
+    allocators = part["allocator"].unique().sort().to_list()
     columns = [Column("group", left=True), Column("used")]
+    if len(allocators) > 1:
+        columns.append(Column("allocator", left=True))
     columns += [Column(strategy, "charged under") for strategy in strategies]
     rows = []
-    for row in used.head(TOP_GROUPS).iter_rows(named=True):
+    shown = used.head(TOP_GROUPS)
+    for row, allocator in product(shown.iter_rows(named=True), allocators):
         cells = [_short(row["group"]), format_bytes(round(row["used"]))]
+        cells += [allocator] if len(allocators) > 1 else []
         for strategy in strategies:
-            value = charged.get((row["group"], strategy))
+            value = charged.get((row["group"], allocator, strategy))
             cells.append(NOT_APPLICABLE if value is None else format_bytes(round(value)))
         rows.append(cells)
-    more = used.height - len(rows)
+    more = used.height - shown.height
     title = "groups: kernel memory really used and charged, descendants included, means"
     title += f" ({where})" if where else ""
     notes = [f"and {more} more group{'s' if more > 1 else ''}"] if more > 0 else []
-    return Grid(title, columns, rows, lead=2, notes=notes)
+    return Grid(title, columns, rows, lead=1 + len(allocators[:2]), notes=notes)
 
 
 def _short(name: str) -> str:

@@ -65,18 +65,19 @@ def _at(run: Run, frame: pl.LazyFrame, sample: int, order: str) -> pl.DataFrame:
 
 
 def slabinfo_text(caches: pl.DataFrame) -> str:
-    """The rows of :func:`caches_at` in the format of /proc/slabinfo (SLUB), no final newline.
+    """The rows of :func:`caches_at` in the format of /proc/slabinfo, no final newline.
 
-    As in the kernel, ``objsize`` is the size of a slot, all slabs count as active, and tunables
-    are 0.
+    As in the kernel, ``objsize`` is the size of a slot.  On SLUB all slabs count as active and
+    tunables are 0; on SLAB slabs without objects in use are not active (3.5 mm/slab.c:s_show).
     """
     lines = [SLABINFO_HEADER]
     for c in caches.iter_rows(named=True):
         lines.append(
             f"{c['name']:<17} {c['active_objs']:6} {c['num_objs']:6} {c['size']:6} "
             f"{c['objs_per_slab']:4} {c['pages_per_slab']:4}"
-            f" : tunables {0:4} {0:4} {0:4}"
-            f" : slabdata {c['num_slabs']:6} {c['num_slabs']:6} {0:6}"
+            f" : tunables {c['limit'] or 0:4} {c['batchcount'] or 0:4} {c['shared_factor'] or 0:4}"
+            f" : slabdata {c['num_slabs'] - (c['free_slabs'] or 0):6} {c['num_slabs']:6} "
+            f"{c['shared_avail'] or 0:6}"
         )
     return "\n".join(lines)
 

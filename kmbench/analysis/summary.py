@@ -11,7 +11,7 @@ import pyarrow as pa
 from kmbench.analysis.groups import ROOT, with_subtrees
 from kmbench.core.events import CAUSE_NAMES
 from kmbench.store.catalogue import STORED
-from kmbench.store.schema import VECTOR
+from kmbench.store.schema import LINE_VECTOR, VECTOR
 
 __all__ = ["summarise"]
 
@@ -69,7 +69,7 @@ def summarise(
 
 def _lazy(frame: Frame) -> pl.LazyFrame:
     if isinstance(frame, pa.Table):
-        frame = pl.from_arrow(frame)  # type: ignore[assignment]
+        frame = pl.from_arrow(frame, rechunk=False)  # type: ignore[assignment]
     return frame.lazy()
 
 
@@ -183,15 +183,25 @@ def _duplicate_partials(caches: pl.LazyFrame, nr_samples: int) -> dict[str, floa
 
 def _op_metrics(ops: pl.LazyFrame, allocs: int, frees: int) -> dict[str, float | None]:
     """Operations per allocated and per freed object."""
-    by_phase = (
-        ops.group_by(pl.col("phase").cast(pl.String))
-        .agg(all=pl.sum_horizontal(pl.col(VECTOR).sum()), atoms=pl.col("atom").sum())
+    phase = pl.col("phase").cast(pl.String)
+    alloc_side, free_side = phase.is_in(ALLOC_PHASES), phase.is_in(FREE_PHASES)
+    whole = pl.sum_horizontal(VECTOR)
+    alloc_ops, alloc_atoms, free_ops = (
+        ops.select(
+            whole.filter(alloc_side).sum().alias("a"),
+            pl.col("atom").filter(alloc_side).sum().alias("b"),
+            whole.filter(free_side).sum().alias("c"),
+        )
         .collect()
+        .row(0)
     )
-    alloc_side = by_phase.filter(pl.col("phase").is_in(ALLOC_PHASES))
-    free_side = by_phase.filter(pl.col("phase").is_in(FREE_PHASES))
+    lines = ops.select(
+        *(_optional(ops, kind, pl.lit(0)).sum().alias(kind) for kind in LINE_VECTOR)
+    ).collect().row(0)  # fmt: skip
     return {
-        "ops_per_alloc": alloc_side["all"].sum() / allocs if allocs else None,
-        "atoms_per_alloc": alloc_side["atoms"].sum() / allocs if allocs else None,
-        "ops_per_free": free_side["all"].sum() / frees if frees else None,
+        "ops_per_alloc": alloc_ops / allocs if allocs else None,
+        "atoms_per_alloc": alloc_atoms / allocs if allocs else None,
+        "line_moves_per_alloc": (lines[0] + lines[1]) / allocs if allocs else None,
+        "lock_waits_per_alloc": lines[2] / allocs if allocs else None,
+        "ops_per_free": free_ops / frees if frees else None,
     }

@@ -1,8 +1,8 @@
 """Tables as people and programs read them: plain text, Markdown, CSV, JSON and Parquet.
 
-Plain text is ASCII, aligned with blanks and at most 100 columns wide, so that it survives a mail
-client.  A table that is wider is cut into blocks of whole column groups, each block repeating the
-leading columns.
+Plain text is ASCII, aligned with blanks and at most 100 columns wide (or as asked), so that it
+survives a mail client.  A table that is wider is cut into blocks of whole column groups, each block
+repeating the leading columns; a group that alone is wider is parted too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import polars as pl
 
-__all__ = ["Column", "Grid", "as_json", "as_markdown", "as_text", "encode"]
+__all__ = ["WIDTH", "Column", "Grid", "as_json", "as_markdown", "as_text", "encode"]
 
 WIDTH = 100
 GAP = "  "
@@ -26,7 +27,7 @@ class Column(NamedTuple):
 
     head: str
     group: str = ""
-    """Neighbours with the same group share a headline and are never parted."""
+    """Neighbours with the same group share a headline and stay together where a line holds them."""
     left: bool = False
     """Aligned to the left (words) instead of to the right (numbers)."""
 
@@ -49,8 +50,8 @@ def as_text(grid: Grid, width: int = WIDTH) -> str:
     parts = []
     for block in _blocks(grid, widths, width):
         parts.append("\n".join(_lines(grid, widths, block)))
-    head = [grid.title, ""] if grid.title else []
-    notes = ["", *grid.notes] if grid.notes else []
+    head = [*wrap(grid.title, width), ""] if grid.title else []
+    notes = ["", *(line for note in grid.notes for line in wrap(note, width))] if grid.notes else []
     return _ascii("\n".join([*head, "\n\n".join(parts), *notes]))
 
 
@@ -87,13 +88,16 @@ def _blocks(grid: Grid, widths: list[int], width: int) -> list[list[int]]:
     free = width - sum(widths[i] + len(GAP) for i in lead)
     blocks: list[list[int]] = []
     left = 0
-    for first, end in _groups(grid, range(grid.lead, len(widths))):
-        need = sum(widths[first:end]) + len(GAP) * (end - first)
-        if not blocks or need > left + len(GAP):
-            blocks.append(list(lead))
-            left = free
-        blocks[-1] += range(first, end)
-        left -= need
+    for group in _groups(grid, range(grid.lead, len(widths))):
+        need = sum(widths[slice(*group)]) + len(GAP) * (group[1] - group[0])
+        single = [(i, i + 1) for i in range(*group)]
+        for first, end in single if need > free + len(GAP) else [group]:
+            need = sum(widths[first:end]) + len(GAP) * (end - first)
+            if not blocks or need > left + len(GAP):
+                blocks.append(list(lead))
+                left = free
+            blocks[-1] += range(first, end)
+            left -= need
     return blocks or [lead]
 
 
@@ -103,7 +107,8 @@ def _lines(grid: Grid, widths: list[int], block: list[int]) -> list[str]:
         heads = []
         for first, end in _groups(grid, block):
             span = sum(widths[first:end]) + len(GAP) * (end - first - 1)
-            heads.append(_ascii(grid.columns[first].group).ljust(span))
+            last = end == block[-1] + 1
+            heads.append(_ascii(grid.columns[first].group)[: None if last else span].ljust(span))
         lines.append(GAP.join(heads))
     lines.append(_line(grid, widths, block, [column.head for column in grid.columns]))
     lines.append(GAP.join("-" * widths[i] for i in block))

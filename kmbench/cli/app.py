@@ -10,21 +10,26 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from kmbench.errors import KmbenchError, did_you_mean, one_line
+from kmbench.cli.lazy import LazyGroup
+from kmbench.errors import KmbenchError, one_line
 
 __all__ = ["app", "main"]
 
 VERBS = {
     "run": "Run strategies over a scenario and compare them.",
     "compare": "Compare stored runs, strategies side by side.",
+    "report": "Write stored runs as a page with interactive figures.",
+    "asv": "Import measurements of asv; compare machines and commits.",
     "show": "Show one run as the kernel's files would.",
+    "published": "Put figures that others measured beside ours.",
+    "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
-    "plugins": "List strategies, workloads and other plugins.",
+    "sweep": "Make every run of a grid, on one machine or many.",
+    "plugins": "List plugins, check whether one conforms, or begin a new one.",
     "doctor": "Check this installation and this machine.",
 }
 """Verb -> help.  Each lives in ``kmbench.cli.<verb>`` as ``command``."""
@@ -32,29 +37,6 @@ VERBS = {
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 INTERRUPTED = 130
 INTERNAL = 3
-
-
-class Verbs(click.Group):
-    """A group that imports a verb only when it is called, so that start-up stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        return import_module(f"kmbench.cli.{cmd_name}").command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"unknown command {args[0]!r}{did_you_mean(args[0], VERBS)}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -68,7 +50,11 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     ctx.exit()
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    verbs={name: (name, text) for name, text in VERBS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
     help="Show the version and leave.",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options
+from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options, parse_settings
+from kmbench.errors import UsageProblem
 
 __all__ = ["command"]
 
@@ -15,6 +16,24 @@ __all__ = ["command"]
 @click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=click.Path(path_type=Path))
 @click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")
 @click.option("--by", metavar="PARAM", help="Compare each value of this parameter on its own.")
+@click.option(
+    "--collapse", metavar="NAME", multiple=True,
+    help="Means over all values of scenario, allocator, era, hardware or cpus, not one table each.",
+)  # fmt: skip
+@click.option(
+    "--pivot", is_flag=True, help="Strategies down; across the metrics, or the values of --by."
+)
+@click.option("-s", "--strategy", "strategies", multiple=True, help="Only these [default: all].")
+@click.option(
+    "--where", metavar="KEY=VALUE", multiple=True,
+    help="Only runs in which a column or parameter has this value (scenario=spread).",
+)  # fmt: skip
+@click.option("--groups", is_flag=True, help="Add what the groups that used most were charged.")
+@click.option(
+    "--width", type=click.IntRange(40, 1000), default=100, show_default=True,
+    help="Longest line of the plain table; 78 survives any mail client.",
+)  # fmt: skip
+@click.option("--hardware", metavar="NAME", help="Price all runs by this profile.")
 @click.option("--metric", "metrics", metavar="M", multiple=True, help="Metric by name or id.")
 @click.option(
     "--gate", "gates", metavar="EXPR", multiple=True,
@@ -27,6 +46,13 @@ def command(
     folder: Path,
     baseline: str,
     by: str | None,
+    collapse: tuple[str, ...],
+    pivot: bool,
+    strategies: tuple[str, ...],
+    where: tuple[str, ...],
+    groups: bool,
+    width: int,
+    hardware: str | None,
     metrics: tuple[str, ...],
     gates: tuple[str, ...],
     form: str | None,
@@ -41,22 +67,35 @@ def command(
     from kmbench.analysis.compare import compare
     from kmbench.analysis.compare_view import grids
     from kmbench.analysis.gate import failures, parse_gate
+    from kmbench.analysis.overview import group_table
     from kmbench.analysis.tables import as_markdown, as_text, encode
+    from kmbench.hardware.profile import load_profile
     from kmbench.store.dataset import open_results
 
     form = choose_format(form, as_json)
+    if groups and form not in ("table", "md"):
+        raise UsageProblem(f"--groups adds a table for people; --format {form} has none")
     conditions = [parse_gate(text) for text in gates]
     results = open_results(folder)
+    chosen = {
+        "baseline": baseline, "by": by, "collapse": collapse, "strategies": strategies,
+        "where": parse_settings(where, "--where", "scenario=spread"),
+        "hardware": load_profile(hardware) if hardware else None,
+    }  # fmt: skip
     with results.reading():
-        comparison = compare(results, baseline=baseline, by=by, metrics=metrics)
+        comparison = compare(results, metrics=metrics, **chosen)
         measured = comparison
         if conditions:
             wanted = [condition.metric.name for condition in conditions]
-            measured = compare(results, baseline=baseline, by=by, metrics=wanted)
+            measured = compare(results, metrics=wanted, **chosen)
         missed = [line for condition in conditions for line in failures(condition, measured)]
         if form in ("table", "md"):
-            render = as_text if form == "table" else as_markdown
-            text = "\n\n".join(render(grid) for grid in grids(comparison))
+            parts = list(grids(comparison, pivot))
+            if groups:
+                parts += group_table(results, baseline=baseline)
+            text = "\n\n".join(
+                as_text(grid, width) if form == "table" else as_markdown(grid) for grid in parts
+            )
             data = f"{text}\n".encode()
         else:
             data = encode(comparison.frame, form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,9 @@ import click
 
 from kmbench.errors import UsageProblem
 
-__all__ = ["DEFAULT_DIR", "choose_format", "emit", "format_options", "json_option"]
+__all__ = [
+    "DEFAULT_DIR", "choose_format", "emit", "format_options", "json_option", "parse_settings",
+]  # fmt: skip
 
 DEFAULT_DIR = "results"
 
@@ -39,6 +41,19 @@ def choose_format(form: str | None, as_json: bool) -> str:
     if as_json and form not in (None, "json"):
         raise UsageProblem(f"--json and --format {form} exclude each other")
     return "json" if as_json else form or "table"
+
+
+def parse_settings(
+    pairs: Iterable[str], option: str = "--set", example: str = "workload.groups=100"
+) -> dict[str, str]:
+    """``KEY=VALUE`` arguments of ``option`` as a mapping; a malformed one is a UsageProblem."""
+    found = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UsageProblem(f"{option} {pair}: expected KEY=VALUE, as {example}")
+        found[key.strip()] = value.strip()
+    return found
 
 
 def emit(data: bytes, output: Path | None, *, binary: bool = False) -> None:

@@ -8,24 +8,17 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option, parse_settings
 from kmbench.errors import KmbenchError, UsageProblem
 
 
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """``KEY=VALUE`` arguments as a mapping; a malformed one is a UsageProblem."""
-    settings = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UsageProblem(f"--set {pair}: expected KEY=VALUE, as workload.groups=100")
-        settings[key.strip()] = value.strip()
-    return settings
-
-
 @contextmanager
-def progress_bar(nr_runs: int):
-    """A function ``(strategy, events, total)`` that shows progress on a terminal's stderr."""
+def progress_bar(scenario: str, nr_runs: int):
+    """A function ``(strategy, events, total)`` that shows progress on a terminal's stderr.
+
+    A bar per strategy, over ``nr_runs`` runs: events done, rate, and time to go where the workload
+    says how many events there are.
+    """
     if not sys.stderr.isatty():
         yield lambda strategy, nr, total: None
         return
@@ -45,12 +38,26 @@ def progress_bar(nr_runs: int):
 
         def show(strategy: str, nr: int, total: int | None) -> None:
             if strategy not in tasks:
-                tasks[strategy] = bar.add_task(strategy, total=total and total * nr_runs, rate="")
+                whole = total and total * nr_runs
+                tasks[strategy] = bar.add_task(f"{scenario} {strategy}", total=whole, rate="")
             bar.advance(tasks[strategy], nr)
             speed = bar.tasks[tasks[strategy]].speed
             bar.update(tasks[strategy], rate=f"{speed / 1e6:.1f} M events/s" if speed else "")
 
         yield show
+
+
+@contextmanager
+def shown(scenario: str, nr_runs: int, watched: bool):
+    """What `run` takes to show how things go: bars, or with `--watch` caches and groups."""
+    if watched and sys.stderr.isatty():
+        from kmbench.cli.watch import watching
+
+        with watching() as watch:
+            yield {"watch": watch}
+    else:
+        with progress_bar(scenario, nr_runs) as show:
+            yield {"progress": show}
 
 
 def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
@@ -70,15 +77,22 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.command("run")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
-@click.option("--allocator", help="Slab allocator [default: the scenario's].")
+@click.option("--allocator", "allocators", multiple=True, metavar="slub|slab",
+              help="Slab allocator; may be given twice [default: the scenario's].")  # fmt: skip
+@click.option("--hardware", multiple=True, metavar="NAME",
+              help="Hardware profile, by name or file; several: a run each.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
+@click.option("--watch", is_flag=True,
+              help="Show caches and groups while it runs, as slabtop does (on a terminal).")
 @json_option
 @click.pass_context
-def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, as_json) -> None:
+def command(
+    ctx, scenarios, strategies, allocators, hardware, settings, seeds, out, files, watch, as_json
+) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
     Prints who was charged what against who used what, waste, failures and operation counts.
@@ -87,28 +101,39 @@ def command(ctx, scenarios, strategies, allocator, settings, seeds, out, files, 
     from kmbench.runs import run
     from kmbench.scenario import load_scenario
 
-    chosen = parse_settings(settings) | ({"allocator": allocator} if allocator else {})
+    chosen = parse_settings(settings)
+    variants = [chosen | {"allocator": name} for name in dict.fromkeys(allocators)] or [chosen]
     plugins = load_plugins(files)
     warn_failed(plugins)
-    loaded = [load_scenario(path, chosen) for path in find_scenarios(scenarios)]
+    machines = [{"hardware": _profile(name)} for name in hardware] or [{}]
+    loaded = [
+        load_scenario(path, variant | machine)
+        for path in find_scenarios(scenarios)
+        for variant in variants
+        for machine in machines
+    ]
     for name in strategies:
         plugins.strategy(name)
     results, failed = [], []
-    with progress_bar(seeds) as show:
-        for scenario in loaded:
-            try:
-                results.append(
-                    run(scenario, strategies, seeds=seeds, out=out, plugins=plugins, progress=show)
-                )
-            except KmbenchError as error:
-                if len(loaded) == 1:
-                    raise
-                failed.append(error)
-                click.echo(f"kmbench: error: {error}", err=True)
+    for scenario in loaded:
+        try:
+            with shown(scenario.name, seeds, watch) as how:
+                found = run(scenario, strategies, seeds=seeds, out=out, plugins=plugins, **how)
+            results.append(found)
+        except KmbenchError as error:
+            if len(loaded) == 1:
+                raise
+            failed.append(error)
+            click.echo(f"kmbench: error: {error}", err=True)
     if results:
         _print(results, out, as_json)
     if failed:
         ctx.exit(1)
+
+
+def _profile(name: str) -> str:
+    """A profile file is looked up from here, not from the scenario's folder."""
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
 
 
 def _print(results: list, out: Path, as_json: bool) -> None:

@@ -23,10 +23,20 @@ __all__ = ["command"]
 )  # fmt: skip
 @click.option("--slabinfo", is_flag=True, help="Caches in the format of /proc/slabinfo.")
 @click.option("--memcg", is_flag=True, help="The memory.* files of every group.")
+@click.option(
+    "--perfetto", metavar="FILE.json[.gz]", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write all counters over model time for ui.perfetto.dev.",
+)  # fmt: skip
 @click.option("--at", metavar="TIME", help="Model time (1.5s, 20ms, plain ns) [default: the end].")
 @json_option
 def command(
-    run: str, folder: Path, slabinfo: bool, memcg: bool, at: str | None, as_json: bool
+    run: str,
+    folder: Path,
+    slabinfo: bool,
+    memcg: bool,
+    perfetto: Path | None,
+    at: str | None,
+    as_json: bool,
 ) -> None:
     """Show the run whose id starts with RUN (or the only run of the strategy RUN).
 
@@ -38,6 +48,14 @@ def command(
 
     when = None if at is None else parse_time(at)
     found = open_results(folder).run(run)
+    if perfetto:
+        from kmbench.analysis.perfetto import write_perfetto
+
+        events = write_perfetto(found, perfetto)
+        facts = {"run_id": found.run_id, "file": str(perfetto), "events": events}
+        text = as_json_text(facts) if as_json else f"{perfetto}: {events:,} events of {run}"
+        emit(f"{text}\n".encode(), None)
+        return
     with found.reading():
         if slabinfo or memcg:
             text = _files(found, slabinfo, memcg, when, as_json)

@@ -19,6 +19,8 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 @click.command("what-if")
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
+@click.option("--allocator", "allocators", multiple=True, default=("slub",), metavar="slub|slab",
+              help="Slab allocator; may be given twice [default: slub].")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @click.option(
     "--every", metavar="TIME", help="Take samples so often (100ms), besides the recorded."
@@ -26,8 +28,10 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 @click.option("--svg", type=click.Path(path_type=Path), metavar="FILE.svg",
               help="Write the picture as SVG.")  # fmt: skip
 @json_option
-def command(capture: Path, strategies, files, every, svg: Path | None, as_json: bool) -> None:
-    """Replay the recorded workload CAPTURE under every strategy.
+def command(
+    capture: Path, strategies, allocators, files, every, svg: Path | None, as_json: bool
+) -> None:
+    """Replay the recorded workload CAPTURE under every strategy, on either allocator.
 
     Tells what the same host would have used: slabs, charges, copies of caches, metadata, failures.
     """
@@ -45,11 +49,12 @@ def command(capture: Path, strategies, files, every, svg: Path | None, as_json: 
             click.echo(f"kmbench: {strategy}", err=True)
 
     found = what_if(
-        capture, strategies, sample_every=parse_time(every) if every else 0, plugins=plugins,
-        progress=say,
+        capture, strategies, allocators=allocators,
+        sample_every=parse_time(every) if every else 0, plugins=plugins, progress=say,
     )  # fmt: skip
     curves = [
-        Curve(a.strategy, MARKS[i % len(MARKS)], a.t, a.slab_bytes) for i, a in enumerate(found)
+        Curve(name_of(a, found), MARKS[i % len(MARKS)], a.t, a.slab_bytes)
+        for i, a in enumerate(found)
     ]
     title = "slab bytes"
     if svg:
@@ -63,8 +68,14 @@ def command(capture: Path, strategies, files, every, svg: Path | None, as_json: 
     emit(f"{text}\n".encode(), None)
 
 
+def name_of(one: Alternative, found: list[Alternative]) -> str:
+    """Its strategy, and its allocator where there are several."""
+    several = len({a.allocator for a in found}) > 1
+    return f"{one.strategy} on {one.allocator}" if several else one.strategy
+
+
 def table(found: list[Alternative]) -> str:
-    """One row a strategy; `excess` is against the first of them."""
+    """One row a strategy and allocator; `excess` is against the first of them."""
     from kmbench.analysis.tables import Column, Grid, as_text
 
     def mib(value: float) -> str:
@@ -78,13 +89,15 @@ def table(found: list[Alternative]) -> str:
     )  # fmt: skip
     first = found[0].row()["slab_bytes_mean"]
     rows = []
-    for row in (a.row() for a in found):
+    for one in found:
+        row = one.row()
         rows.append((
-            row["strategy"], mib(row["slab_bytes_peak"]), mib(row["slab_bytes_mean"]),
+            name_of(one, found), mib(row["slab_bytes_peak"]), mib(row["slab_bytes_mean"]),
             mib(row["slab_bytes_end"]), f"{(row['slab_bytes_mean'] - first) / 2**20:+,.2f}",
             mib(row["charged_bytes_mean"]), mib(row["true_bytes_mean"]),
             f"{row['metadata_bytes_mean'] / 2**10:,.0f}", f"{row['copies']:,}",
             f"{row['failed_allocs']:,}",
         ))  # fmt: skip
-    note = f"excess: mean slabs above {found[0].strategy}; charged, used: means over the recording"
+    base = name_of(found[0], found)
+    note = f"excess: mean slabs above {base}; charged, used: means over the recording"
     return as_text(Grid("", columns, rows, notes=(note,)))

@@ -175,7 +175,6 @@ def exists(S, memcg):
 def other(S, op, cpu, memcg, obj, cache, gfp, arg):
     """Process an event that only a run with reclaim knows: 0 or FAIL_*.  Hits stay in the loop."""
     if op == ACCESS and present(S, obj) and exists(S, memcg):
-        S.vm[0].cpu = cpu
         hit(S, memcg, obj)
         return 0
     return rare(S, op, cpu, memcg, obj, cache, gfp, arg)
@@ -191,7 +190,6 @@ def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
     if not exists(S, memcg):
         return FAIL_NO_GROUP
     vm.cost = 0
-    vm.cpu = cpu
     failed = 0
     if op == ACCESS:
         failed = look_up(S, cpu, memcg, obj, cache, gfp, arg)

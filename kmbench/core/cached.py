@@ -83,7 +83,7 @@ def release_object(S, obj):
     """Free a cached object that is on no list and has no references, past the sheaves."""
     S.user[S.obj[obj].owner].unused -= 1
     S.item[obj].known = 0
-    S.R.free_object(S, S.R, S.P, S.vm[0].cpu, obj, 0)
+    S.R.free_object(S, S.R, S.P, S.k[0].cpu, obj, 0)
 
 
 @inlined

@@ -79,7 +79,6 @@ def over_limit(S, cpu, memcg, nr, gfp, over):
     if (gfp & GFP_DIRECT_RECLAIM) == 0 or gfp & CTX_MEMALLOC or dying or vm.busy:
         return over
     vm.busy = 1
-    vm.cpu = cpu
     tries = vm.charge_retries
     drained = False
     for _ in range(ROUNDS):

@@ -6,8 +6,10 @@ whatever file, compiles anew, and a comment, a moved line or an edit elsewhere d
 
 import dis
 import hashlib
+import inspect
 import types
 from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -47,26 +49,27 @@ class _Walk:
             self.value("closure", cell.cell_contents, func)
 
     def code(self, code: types.CodeType, func: Callable) -> None:
-        self.put(code.co_code, code.co_argcount, code.co_flags)
+        # numba clears the flag of optimised locals in functions that run under a profiler
+        self.put(code.co_code, code.co_argcount, code.co_flags & ~inspect.CO_OPTIMIZED)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self.code(constant, func)
             elif constant != func.__doc__:
                 self.put("const", constant)
         chain: object = None  # value of the global whose attributes are being loaded
-        for step in dis.get_instructions(code):
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                chain = func.__globals__.get(step.argval, _MISSING)
+        for load, name in _loads(code):
+            if load == "global":
+                chain = func.__globals__.get(name, _MISSING)
                 if chain is not _MISSING:
-                    self.value(step.argval, chain, func)
-            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                self.put("attr", step.argval)
-                if isinstance(chain, types.ModuleType) and hasattr(chain, step.argval):
-                    chain = getattr(chain, step.argval)
-                    self.value(step.argval, chain, func)
+                    self.value(name, chain, func)
+            elif load == "attr":
+                self.put("attr", name)
+                if isinstance(chain, types.ModuleType) and hasattr(chain, name):
+                    chain = getattr(chain, name)
+                    self.value(name, chain, func)
                 else:
                     chain = None
-            elif step.opname not in ("CACHE", "PRECALL", "PUSH_NULL", "NOP"):
+            else:
                 chain = None
 
     def value(self, name: str, value: object, func: Callable) -> None:
@@ -103,6 +106,22 @@ class _Walk:
 
 
 _MISSING = object()
+_LOADS = {
+    "LOAD_GLOBAL": "global", "LOAD_NAME": "global", "LOAD_ATTR": "attr", "LOAD_METHOD": "attr",
+}  # fmt: skip
+_SILENT = ("CACHE", "PRECALL", "PUSH_NULL", "NOP")
+
+
+@cache
+def _loads(code: types.CodeType) -> tuple[tuple[str, str], ...]:
+    """What `code` loads by name, in order; ("", "") stands for any other instructions between."""
+    found: list[tuple[str, str]] = []
+    for step in dis.get_instructions(code):
+        if step.opname in _LOADS:
+            found.append((_LOADS[step.opname], step.argval))
+        elif step.opname not in _SILENT and found and found[-1][0]:
+            found.append(("", ""))
+    return tuple(found)
 
 
 def fingerprint(functions: Iterable[Callable], *extra: object) -> str:

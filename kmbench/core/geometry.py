@@ -16,7 +16,7 @@ KMALLOC_SIZES = (8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 
 
 class Era(NamedTuple):
-    """The rules of SLUB that changed between releases."""
+    """What changed between releases: the rules of SLUB, and whether there is SLAB."""
 
     name: str
     discard_above: bool  # empty slabs go when nr_partial > min_partial (before 3.14), not >=
@@ -25,22 +25,23 @@ class Era(NamedTuple):
     sheaves: bool
     shrink_promotes: bool  # kmem_cache_shrink moves only nearly full slabs to the front (4.0+)
     present_cpus: bool  # orders follow the CPUs present, not nr_cpu_ids (5.12+)
+    slab: bool  # mm/slab.c is there, too (removed in 6.8)
 
 
 _OLD, _NEW = (2, 6, 13, 30), (6, 24, 52, 120)
 ERAS = {
     era.name: era
     for era in (
-        Era("3.5", True, False, _OLD, False, False, False),
-        Era("3.8", True, False, _OLD, False, False, False),
-        Era("3.13", True, False, _OLD, False, False, False),
-        Era("4.5", False, False, _OLD, False, True, False),
-        Era("4.19", False, False, _OLD, False, True, False),
-        Era("5.3", False, False, _OLD, False, True, False),
-        Era("5.9", False, False, _OLD, False, True, False),
-        Era("5.16", False, True, _NEW, False, True, True),
-        Era("6.12", False, True, _NEW, False, True, True),
-        Era("6.18", False, True, _NEW, True, True, True),
+        Era("3.5", True, False, _OLD, False, False, False, True),
+        Era("3.8", True, False, _OLD, False, False, False, True),
+        Era("3.13", True, False, _OLD, False, False, False, True),
+        Era("4.5", False, False, _OLD, False, True, False, True),
+        Era("4.19", False, False, _OLD, False, True, False, True),
+        Era("5.3", False, False, _OLD, False, True, False, True),
+        Era("5.9", False, False, _OLD, False, True, False, True),
+        Era("5.16", False, True, _NEW, False, True, True, True),
+        Era("6.12", False, True, _NEW, False, True, True, False),
+        Era("6.18", False, True, _NEW, True, True, True, False),
     )
 }
 

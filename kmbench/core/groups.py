@@ -1,20 +1,14 @@
 """Life of groups and of their copies of caches: what strategies call when a group comes or goes.
 
 Copies are per-memcg kmem_caches with geometry of their root cache and lists of their own; they are
-never merged.  Metadata of a copy: struct kmem_cache 256 B, kmem_cache_node 128 B a node, per-CPU
-area 32 B a CPU (slots measured on Linux 6.18 x86_64).
+never merged.
 """
 
+from kmbench.core.allocator import cache_bytes, copy_lists
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.objects import bill_object
 from kmbench.core.paths import COPY_GONE, COPY_MADE
-from kmbench.core.release import flush_barn, flush_sheaves, flush_slabs
-from kmbench.core.slub import node_add_tail, node_remove
 from kmbench.core.state import BY_CACHE, ONLINE
-
-KMEM_CACHE_BYTES = 256
-KMEM_CACHE_NODE_BYTES = 128
-KMEM_CACHE_CPU_BYTES = 32
 
 
 @inlined
@@ -49,20 +43,10 @@ def make_copy(S, memcg, root):
     c.min_vector_cache = r.min_vector_cache
     c.min_vector_bytes = r.min_vector_bytes
     S.child[memcg * (k.nr_root_caches + 1) + root].cache = row
-    if r.sheaf:
-        c.sheaf = k.nr_sheaves
-        c.sheaf_capacity = r.sheaf_capacity
-        k.nr_sheaves += 1
-    k.metadata += copy_bytes(S)
+    copy_lists(S, root, row)
+    k.metadata += cache_bytes(S, row)
     S.path[COPY_MADE].count += 1
     return row
-
-
-@inlined
-def copy_bytes(S):
-    """Bytes that one copy of a cache costs besides its slabs."""
-    k = S.k[0]
-    return KMEM_CACHE_BYTES + KMEM_CACHE_NODE_BYTES * k.nr_nodes + KMEM_CACHE_CPU_BYTES * k.nr_cpus
 
 
 @inlined
@@ -90,28 +74,6 @@ def move_slab(S, slab, target):
 
 
 @outlined
-def move_partial_slabs(S, cache, target, on_cpu):
-    """Flush everything and append the cache's node partial slabs to those of `target`, in order."""
-    k = S.k[0]
-    for cpu in range(k.nr_cpus):
-        flush_sheaves(S, cache, cpu)
-    for node in range(k.nr_nodes):
-        flush_barn(S, cache, node, on_cpu)
-    for cpu in range(k.nr_cpus):
-        flush_slabs(S, cache, cpu, on_cpu)
-    for node in range(k.nr_nodes):
-        source_row = cache * k.nr_nodes + node
-        target_row = target * k.nr_nodes + node
-        slab = S.node[source_row].head
-        while slab:
-            following = S.slab[slab].next
-            node_remove(S, source_row, slab)
-            move_slab(S, slab, target)
-            node_add_tail(S, target_row, slab)
-            slab = following
-
-
-@outlined
 def rebill_copy(S, cache, target):
     """Bill all objects of a copy to group `target` from now on, or with 0 to nobody."""
     live = 0
@@ -120,6 +82,30 @@ def rebill_copy(S, cache, target):
     bill_object(S, cache, BY_CACHE, -live)
     S.cache[cache].pays = target
     bill_object(S, cache, BY_CACHE, live)
+
+
+@inlined
+def css_gone(S, memcg):
+    """Nothing keeps a removed group alive any more: its struct and its id are free."""
+    g = S.memcg[memcg]
+    g.gone_at = S.k[0].now
+    S.k[0].nr_ids -= g.has_id
+    g.has_id = 0
+
+
+@inlined
+def css_pin(S, memcg):
+    """Something other than a charged page keeps the group alive, also once it is removed."""
+    S.memcg[memcg].css_refs += 1
+
+
+@inlined
+def css_unpin(S, memcg):
+    """What ``css_pin`` was called for is gone."""
+    g = S.memcg[memcg]
+    g.css_refs -= 1
+    if g.css_refs == 0 and g.css_pages == 0 and g.state > ONLINE:
+        css_gone(S, memcg)
 
 
 @inlined
@@ -133,9 +119,9 @@ def css_put(S, memcg, nr):
     """`nr` pages no longer keep the group alive; whether a removed group is gone with them."""
     g = S.memcg[memcg]
     g.css_pages -= nr
-    if g.css_pages > 0 or g.state <= ONLINE:
+    if g.css_pages > 0 or g.css_refs > 0 or g.state <= ONLINE:
         return False
-    g.gone_at = S.k[0].now
+    css_gone(S, memcg)
     return True
 
 
@@ -145,7 +131,7 @@ def destroy_copy(S, cache):
     c = S.cache[cache]
     if c.state != 2:
         c.state = 2
-        S.k[0].metadata -= copy_bytes(S)
+        S.k[0].metadata -= cache_bytes(S, cache)
         S.path[COPY_GONE].count += 1
 
 

@@ -20,6 +20,7 @@ from numba.core import config, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import CPUDispatcher
+from numba.core.sigutils import normalize_signature
 
 JIT = not config.DISABLE_JIT
 
@@ -103,6 +104,39 @@ def inlined(func: Callable) -> Callable:
 def outlined(func: Callable) -> Callable:
     """Compile `func` once and call it (rare paths: keeps the engine small to compile)."""
     return Helper(py_func=func, targetoptions=dict(_HELPER)) if JIT else func
+
+
+class _Chosen(Helper):
+    """Stands for one of two helpers: which one the tables of the state, the first argument, say."""
+
+    def __init__(self, func: Callable, slub: Helper, slab: Helper):
+        super().__init__(py_func=func, targetoptions=dict(_HELPER))
+        self.slub, self.slab = slub, slab
+
+    def _for(self, state: types.Type) -> Helper:
+        return self.slab if SLAB_TABLE in state.fields else self.slub
+
+    def get_call_template(self, args, kws):
+        return self._for(args[0]).get_call_template(args, kws)
+
+    def get_overload(self, sig):
+        return self._for(normalize_signature(sig)[0][0]).get_overload(sig)
+
+
+SLAB_TABLE = "array"  # only the state of an engine on SLAB has this table
+
+
+def by_allocator(slub: Callable, slab: Callable) -> Callable:
+    """One function for callers, `slub` or `slab` for the compiler; both take the state first.
+
+    The states of the two allocators are tables of different names, so of different types: which of
+    the two is meant is known while compiling, and the other is not compiled at all.
+    """
+
+    def chosen(*args):
+        return (slab if SLAB_TABLE in args[0]._fields else slub)(*args)
+
+    return _Chosen(chosen, slub, slab) if JIT else chosen
 
 
 def entry(func: Callable) -> Dispatcher | Callable:

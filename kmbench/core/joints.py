@@ -40,7 +40,7 @@ def timer(S):
 
 
 @inlined
-def may_free(S, cpu, obj):
+def may_free(S, obj):
     """The stream frees the object of a handle: whether it may."""
     return True
 

@@ -3,6 +3,7 @@
 :func:`engine` is compiled once for each strategy (:mod:`kmbench.core.specialise`).
 """
 
+from kmbench.core.allocator import cache_reap
 from kmbench.core.events import (
     ALLOC,
     ATTACH,
@@ -10,6 +11,7 @@ from kmbench.core.events import (
     CG_OFFLINE,
     CG_RELEASE,
     FAIL_NO_GROUP,
+    FAIL_NO_ID,
     FLUSH,
     FREE,
     LIMIT_WRITE,
@@ -20,6 +22,7 @@ from kmbench.core.events import (
     SAMPLE,
     SHRINK,
 )
+from kmbench.core.groups import css_gone
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import drain_slot
 from kmbench.core.objects import (
@@ -41,21 +44,23 @@ SLAB_AHEAD = 10  # and its slab's record
 
 @outlined
 def run_timer(S, H, P, timeline, caches, totals):
-    """Do what is due first: end a grace period, run a work item, or sample; False if a sample found
-    no room."""
+    """Do what is due first: end a grace period, run a work item, reap caches, or sample; False if a
+    sample found no room."""
     k = S.k[0]
     k.now = k.next_due
     if k.rcu_head != k.rcu_tail and S.rcu[k.rcu_head & (len(S.rcu) - 1)].due == k.now:
         rcu_release(S, H, P)
     elif k.work_head != k.work_tail and S.work[k.work_head & (len(S.work) - 1)].due == k.now:
         run_item(S, H, P)
+    elif k.next_reap == k.now:
+        settle(S, H, P, cache_reap(S))
     elif k.timer_due == k.now:
         S.R.timer(S)
     else:
         if not write_sample(S, H, P, timeline, caches, totals, k.now):
             return False
         k.next_sample += k.sample_every
-    k.next_due = min(k.next_sample, k.timer_due)
+    k.next_due = min(k.next_sample, k.next_reap, k.timer_due)
     if k.rcu_head != k.rcu_tail:
         k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
     if k.work_head != k.work_tail:
@@ -100,7 +105,18 @@ def flush_stocks(S, H, P):
 def group_event(S, H, P, op, cpu, memcg, task, which, arg):
     """Life cycle of groups and writes of their limits."""
     g = S.memcg[memcg]
-    if op == CG_CREATE:
+    k = S.k[0]
+    if CG_CREATE <= op <= CG_RELEASE and g.state != op - CG_CREATE:
+        k.nr_skipped += 1  # each step of a group's life comes once, in order
+    elif op == LIMIT_WRITE and g.state != ONLINE:
+        k.nr_skipped += 1
+    elif op == CG_CREATE:
+        if k.nr_ids >= k.max_ids:
+            k.nr_no_id += 1
+            log_failure(S, op, memcg, 0, 0, arg, FAIL_NO_ID)
+            return
+        k.nr_ids += 1
+        g.has_id = 1
         g.parent = arg
         g.state = ONLINE
         g.objcg_memcg = memcg
@@ -108,12 +124,17 @@ def group_event(S, H, P, op, cpu, memcg, task, which, arg):
         H.cg_create(S, P, memcg)
     elif op == CG_OFFLINE:
         g.state = OFFLINE
-        g.offline_since = S.k[0].now
+        g.offline_since = k.now
         S.path[GROUP_GONE].count += 1
         H.cg_offline(S, P, cpu, memcg)
         S.R.group_gone(S, memcg)
         if g.css_pages == 0:
             g.gone_at = S.k[0].now
+        if k.zombies_hold_ids == 0:
+            k.nr_ids -= g.has_id
+            g.has_id = 0
+        if g.css_pages == 0 and g.css_refs == 0:
+            css_gone(S, memcg)
     elif op == CG_RELEASE:
         g.state = RELEASED
         H.cg_release(S, P, memcg)
@@ -166,9 +187,10 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             internal = 0
         op = e.op
         cpu = e.cpu
+        k.cpu = cpu
         obj = e.obj
         if op == FREE:
-            if S.obj[obj].slab > 0 and S.R.may_free(S, cpu, obj):
+            if S.obj[obj].slab > 0 and S.R.may_free(S, obj):
                 S.R.free_object(S, H, P, cpu, obj, not (internal and e.cache))
                 k.nr_frees += 1 - internal
             else:

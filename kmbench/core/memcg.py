@@ -9,6 +9,7 @@ group charges its ancestors up to and including the root.
 
 from kmbench.core.events import COUNTER_MEMORY
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.lines import write_line
 from kmbench.core.paths import (
     COUNTER_CHARGE_ATOMIC,
     COUNTER_FAIL,
@@ -39,12 +40,14 @@ def counter_charge(S, which, memcg, nr):
     while g > 0:
         c = S.counter[g * 2 + which]
         S.path[COUNTER_CHARGE_ATOMIC - locked].count += 1
+        write_line(S, c, locked)
         if c.usage + nr > c.limit:
             c.failcnt += 1
             S.path[COUNTER_FAIL].count += 1
             undo = memcg
             while undo != g:
                 S.counter[undo * 2 + which].usage -= nr
+                write_line(S, S.counter[undo * 2 + which], locked)
                 S.path[COUNTER_UNCHARGE_ATOMIC - locked].count += 1
                 undo = S.memcg[undo].parent
             return g
@@ -63,6 +66,7 @@ def counter_add(S, which, memcg, nr):
     while g > 0:
         c = S.counter[g * 2 + which]
         S.path[COUNTER_CHARGE_ATOMIC - locked].count += 1
+        write_line(S, c, locked)
         c.usage += nr
         if c.usage > c.watermark:
             c.watermark = c.usage
@@ -85,12 +89,26 @@ def counter_force(S, which, memcg, nr):
 
 
 @outlined
+def counter_note(S, which, memcg, nr):
+    """Keep a counter that costs nothing by itself: per-CPU statistics that readers add up."""
+    g = memcg
+    while g > 0:
+        c = S.counter[g * 2 + which]
+        c.usage += nr
+        c.watermark = max(c.watermark, c.usage)
+        g = S.memcg[g].parent
+
+
+@outlined
 def counter_uncharge(S, which, memcg, nr, stop):
     """Take `nr` pages off `memcg` and its ancestors, up to but excluding row `stop` (0: all)."""
+    if nr == 0:
+        return
     locked = S.k[0].counter_locked
     g = memcg
     while g > 0 and g != stop:
         S.counter[g * 2 + which].usage -= nr
+        write_line(S, S.counter[g * 2 + which], locked)
         S.path[COUNTER_UNCHARGE_ATOMIC - locked].count += 1
         g = S.memcg[g].parent
 

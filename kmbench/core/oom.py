@@ -47,12 +47,12 @@ def kill_group(S, victim):
                 S.item[obj].held -= 1
                 put_object(S, obj)
         elif o.slab > 0:
-            S.R.free_object(S, S.R, S.P, vm.cpu, obj, 0)
+            S.R.free_object(S, S.R, S.P, S.k[0].cpu, obj, 0)
         elif o.slab == PERCPU:
-            free_percpu(S, S.R, S.P, vm.cpu, obj)
+            free_percpu(S, S.R, S.P, S.k[0].cpu, obj)
         else:
-            free_kernel_pages(S, S.R, S.P, vm.cpu, obj)
-    settle(S, S.R, S.P, vm.cpu)
+            free_kernel_pages(S, S.R, S.P, S.k[0].cpu, obj)
+    settle(S, S.R, S.P, S.k[0].cpu)
 
 
 @inlined

@@ -1,5 +1,6 @@
 """What a hook may call and use: the core's operations for strategies, in one place."""
 
+from kmbench.core.allocator import attach_slab, detach_slab, flush_cache, reaps, shrink_cache
 from kmbench.core.events import (
     CAUSE_CHARGE,
     CAUSE_DYING,
@@ -20,18 +21,21 @@ from kmbench.core.events import (
     GFP_DIRECT_RECLAIM,
     GFP_HIGH,
     GFP_KERNEL,
+    GFP_NOACCOUNT,
     GFP_NOFAIL,
     PAGES_KMALLOC,
     PAGES_STACK,
     SLAB_ACCOUNT,
+    SLAB_RECLAIM_ACCOUNT,
 )
 from kmbench.core.groups import (
     copy_of,
     css_get,
+    css_pin,
     css_put,
+    css_unpin,
     destroy_copy,
     make_copy,
-    move_partial_slabs,
     move_slab,
     online_ancestor,
     rebill_copy,
@@ -44,6 +48,7 @@ from kmbench.core.memcg import (
     counter_add,
     counter_charge,
     counter_force,
+    counter_note,
     counter_uncharge,
     drain_all_stock,
     refill_stock,
@@ -51,9 +56,8 @@ from kmbench.core.memcg import (
 )
 from kmbench.core.objects import NOMEM, ask_vector, holder, unbilled_as
 from kmbench.core.paths import PLUGIN_PATH, Ops, Path
-from kmbench.core.release import shrink_cache
 from kmbench.core.rng import below, next_u32
-from kmbench.core.slub import SMALLER
+from kmbench.core.slab_pages import SMALLER
 from kmbench.core.state import FULL, OFFLINE, ONLINE
 from kmbench.core.tables import table
 from kmbench.core.work import defer_work, schedule_work
@@ -62,12 +66,12 @@ __all__ = [
     "CAUSE_CHARGE", "CAUSE_DYING", "CAUSE_INTERRUPT", "CAUSE_KTHREAD", "CAUSE_NOFAIL",
     "CAUSE_NOT_SELECTED", "CAUSE_PENDING", "CAUSE_REMOVED", "CAUSE_VECTOR", "COUNTER_KMEM",
     "COUNTER_MEMORY", "CTX_DYING", "CTX_INTERRUPT", "CTX_KTHREAD", "CTX_MEMALLOC", "FULL",
-    "GFP_ACCOUNT", "GFP_DIRECT_RECLAIM", "GFP_HIGH", "GFP_KERNEL", "GFP_NOFAIL", "NOMEM",
-    "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH", "Path",
-    "SLAB_ACCOUNT", "SMALLER", "ask_vector", "below", "copy_of", "count", "counter_add",
-    "counter_charge", "counter_force", "counter_uncharge", "css_get", "css_put", "defer_work",
-    "destroy_copy", "drain_all_stock", "holder", "inlined", "make_copy", "move_partial_slabs",
-    "move_slab", "next_u32", "online_ancestor", "outlined", "rebill_copy", "reclaim",
-    "refill_stock", "reparent", "schedule_work", "shrink_cache", "table", "try_charge",
-    "unbilled_as",
+    "GFP_ACCOUNT", "GFP_DIRECT_RECLAIM", "GFP_HIGH", "GFP_KERNEL", "GFP_NOACCOUNT", "GFP_NOFAIL",
+    "NOMEM", "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH", "Path",
+    "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "attach_slab", "below",
+    "copy_of", "count", "counter_add", "counter_charge", "counter_force", "counter_note",
+    "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy",
+    "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined", "make_copy", "move_slab",
+    "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy", "reclaim", "refill_stock",
+    "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
 ]  # fmt: skip

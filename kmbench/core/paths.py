@@ -22,13 +22,16 @@ class Ops(NamedTuple):
     spin: int = 0  # spin lock sections
     alloc: int = 0  # nested allocations
     work: int = 0  # work items queued
+    near: int = 0  # shared lines fetched from another CPU of the node
+    far: int = 0  # from a CPU of another node
+    wait: int = 0  # locks that another CPU held
 
 
 class Path(NamedTuple):
     """A counted path: the phase it belongs to and what it costs."""
 
     name: str
-    phase: str  # alloc | free | slab | page | charge | group
+    phase: str  # alloc | free | slab | page | charge | line | group
     ops: Ops
 
 
@@ -82,6 +85,23 @@ PATHS = (
     Path("work_run", "group", Ops(br=2, ptr=2, spin=1)),
     Path("copy_made", "group", Ops(br=4, ptr=4, spin=1, alloc=3)),
     Path("copy_gone", "group", Ops(br=2, ptr=2, spin=1)),
+    # who wrote the line of a counter or of a node's list_lock last: kmbench.core.lines
+    Path("line_near", "line", Ops(near=1)),
+    Path("line_far", "line", Ops(far=1)),
+    Path("lock_wait", "line", Ops(wait=1)),
+    # Linux 3.5 mm/slab.c:____cache_alloc, cache_alloc_refill, __cache_free, cache_flusharray,
+    # free_block, cache_free_alien, cache_reap
+    Path("array_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1)),
+    Path("array_free", "free", Ops(br=2, ptr=2, pcpu=1, irq=1)),
+    Path("shared_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
+    Path("array_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
+    Path("slab_taken", "alloc", Ops(br=2, ptr=3)),
+    Path("shared_flush", "free", Ops(br=2, ptr=2, spin=1)),
+    Path("array_flush", "free", Ops(br=2, ptr=1, spin=1)),
+    Path("block_freed", "free", Ops(br=2, ptr=3)),
+    Path("alien_free", "free", Ops(br=2, ptr=2, spin=1)),
+    Path("alien_drain", "free", Ops(br=1, ptr=2, spin=1)),
+    Path("cache_reaped", "slab", Ops(br=4, ptr=3, spin=1)),
 )
 NR_PATHS = len(PATHS)
 (
@@ -92,8 +112,10 @@ NR_PATHS = len(PATHS)
     PAGE_ALLOCATED, PAGE_SPLIT, PAGE_FREED, PAGE_MERGE, COUNTER_CHARGE_LOCKED,
     COUNTER_CHARGE_ATOMIC, COUNTER_UNCHARGE_LOCKED, COUNTER_UNCHARGE_ATOMIC, COUNTER_FAIL,
     STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE, WORK_QUEUED, WORK_RUN,
-    COPY_MADE, COPY_GONE,
+    COPY_MADE, COPY_GONE, LINE_NEAR, LINE_FAR, LOCK_WAIT, ARRAY_ALLOC, ARRAY_FREE, SHARED_REFILL,
+    ARRAY_REFILL, SLAB_TAKEN, SHARED_FLUSH, ARRAY_FLUSH, BLOCK_FREED, ALIEN_FREE, ALIEN_DRAIN,
+    CACHE_REAPED,
 ) = range(NR_PATHS)  # fmt: skip
 
-PLUGIN_PATH = 48  # a strategy counts its own paths from here, in the order it declares them
+PLUGIN_PATH = 80  # a strategy counts its own paths from here, in the order it declares them
 MAX_PLUGIN_PATHS = 16

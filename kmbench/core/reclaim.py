@@ -94,6 +94,7 @@ def wake_kswapd(S):
 def timer(S):
     """Whoever is due has its turn: a userland listener, else kswapd."""
     vm = S.vm[0]
+    S.k[0].cpu = 0
     if vm.notify_due == S.k[0].now:
         vm.notify_due = UNLIMITED
         S.R.notified(S, S.U)
@@ -113,7 +114,6 @@ def kswapd_turn(S):
     for cause in range(1, len(S.unbilled)):
         vm.unbilled_bytes += S.unbilled[cause].bytes
     vm.kswapd_turns += 1
-    vm.cpu = 0
     before = vm.cost
     target = max(vm.wmark_high - k.nr_free_pages, SWAP_CLUSTER_MAX)
     freed = shrink_node(S, vm.kswapd_prio, target, GFP_KERNEL | CTX_MEMALLOC)
@@ -165,7 +165,6 @@ def slow_pages(S, cpu, order, gfp):
     if gfp & (GFP_DIRECT_RECLAIM | GFP_NOFAIL) == 0 or gfp & CTX_MEMALLOC or vm.busy:
         return -1
     vm.busy = 1
-    vm.cpu = cpu
     pfn = -1
     no_progress = 0
     for _ in range(ROUNDS):
@@ -247,9 +246,8 @@ def remove_object(S, obj):
 
 
 @inlined
-def may_free(S, cpu, obj):
+def may_free(S, obj):
     """Whether the stream may free the object of a handle."""
-    S.vm[0].cpu = cpu
     return remove_object(S, obj) if S.item[obj].known else True
 
 

@@ -6,6 +6,7 @@ time of C with arrays, 1.13 with these.  With NUMBA_BOUNDSCHECK=1 every index is
 """
 
 import operator
+from functools import lru_cache
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -85,7 +86,12 @@ def register_tables(made: type) -> None:
 
 def _typeof_field(field: object) -> types.Type:
     """Records become Rows; nested tables and hook namespaces keep the type they have."""
-    return Rows(from_dtype(field.dtype)) if hasattr(field, "dtype") else typeof(field)
+    return _rows_type(field.dtype) if hasattr(field, "dtype") else typeof(field)
+
+
+@lru_cache(maxsize=256)
+def _rows_type(dtype) -> Rows:
+    return Rows(from_dtype(dtype))
 
 
 if JIT:

@@ -4,8 +4,8 @@ Columns are rows of a C-contiguous int64 matrix, so that each leaves as an Arrow
 """
 
 from kmbench.core.events import COUNTER_KMEM, COUNTER_MEMORY
-from kmbench.core.jit import inlined, outlined
-from kmbench.core.state import OFFLINE, ONLINE
+from kmbench.core.jit import by_allocator, inlined, outlined
+from kmbench.core.state import FREE_LIST, NR_LISTS, OFFLINE, ONLINE, PARTIAL_LIST
 
 TIMELINE_COLUMNS = (
     "t", "sample", "memcg", "parent", "state", "kmem_usage", "kmem_max_usage", "kmem_failcnt",
@@ -15,7 +15,8 @@ TIMELINE_COLUMNS = (
 CACHE_COLUMNS = (
     "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
     "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
-    "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone",
+    "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone", "state",
+    "free_slabs", "limit", "batchcount", "shared_factor", "shared_avail",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
@@ -27,7 +28,7 @@ TOTAL_COLUMNS = (
 
 @inlined
 def _counts(g):
-    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0
+    return g.objects > 0 or g.true_pages > 0 or g.css_pages > 0 or g.css_refs > 0
 
 
 @inlined
@@ -66,19 +67,45 @@ def _groups(S, timeline, t):
 
 
 @inlined
-def _cache(S, caches, t, cache):
+def _common(S, caches, t, cache):
+    """What is the same for both allocators of one cache's row, which is not finished yet."""
     k = S.k[0]
     c = S.cache[cache]
     live = 0
     requested = 0
+    for cpu in range(k.nr_cpus):
+        pc = S.cpu[cache * k.nr_cpus + cpu]
+        live += pc.live
+        requested += pc.req
+    row = k.nr_cache_rows
+    caches[0, row] = t
+    caches[1, row] = k.nr_samples
+    caches[2, row] = cache
+    caches[3, row] = c.root if c.memcg else 0
+    caches[4, row] = c.memcg
+    caches[5, row] = c.object_size
+    caches[6, row] = c.slot
+    caches[7, row] = c.objects
+    caches[8, row] = 1 << c.order
+    caches[10, row] = c.num_objs
+    caches[11, row] = c.nr_slabs
+    caches[12, row] = live
+    caches[17, row] = requested
+    caches[18, row] = c.slabs_made
+    caches[19, row] = c.slabs_gone
+    caches[20, row] = c.state
+
+
+@inlined
+def _slub_lists(S, caches, cache, row):
+    k = S.k[0]
+    c = S.cache[cache]
     cpu_partial = 0
     cpu_slabs = 0
     sheaved = 0
     idle_pages = 0
     for cpu in range(k.nr_cpus):
         pc = S.cpu[cache * k.nr_cpus + cpu]
-        live += pc.live
-        requested += pc.req
         if pc.slab:
             cpu_slabs += 1
             idle_pages += 1 << S.slab[pc.slab].order
@@ -103,28 +130,48 @@ def _cache(S, caches, t, cache):
             slab = s.next
         if c.sheaf:
             sheaved += S.barn[c.sheaf * k.nr_nodes + node].nr_full * c.sheaf_capacity
-    row = k.nr_cache_rows
-    caches[0, row] = t
-    caches[1, row] = k.nr_samples
-    caches[2, row] = cache
-    caches[3, row] = c.root if c.memcg else 0
-    caches[4, row] = c.memcg
-    caches[5, row] = c.object_size
-    caches[6, row] = c.slot
-    caches[7, row] = c.objects
-    caches[8, row] = 1 << c.order
     caches[9, row] = c.num_objs - free_on_nodes
-    caches[10, row] = c.num_objs
-    caches[11, row] = c.nr_slabs
-    caches[12, row] = live
     caches[13, row] = node_partial
     caches[14, row] = cpu_partial
     caches[15, row] = cpu_slabs
     caches[16, row] = idle_pages * k.page_size + sheaved * c.slot
-    caches[17, row] = requested
-    caches[18, row] = c.slabs_made
-    caches[19, row] = c.slabs_gone
-    k.nr_cache_rows += 1
+    for column in range(21, 26):
+        caches[column, row] = 0
+
+
+@inlined
+def _slab_lists(S, caches, cache, row):
+    """As /proc/slabinfo counts: what arrays hold is active (3.5 mm/slab.c:s_show)."""
+    k = S.k[0]
+    c = S.cache[cache]
+    partial = 0
+    free_slabs = 0
+    free_objects = 0
+    shared = 0
+    for node in range(cache * k.nr_nodes, (cache + 1) * k.nr_nodes):
+        partial += S.list[node * NR_LISTS + PARTIAL_LIST].nr
+        free_slabs += S.list[node * NR_LISTS + FREE_LIST].nr
+        free_objects += S.node[node].free_objects
+        shared += S.node[node].shared_avail
+    parked = shared
+    for cpu in range(cache * k.nr_cpus, (cache + 1) * k.nr_cpus):
+        parked += S.cpu[cpu].avail
+    if k.nr_nodes > 1:
+        for a in range(cache * k.nr_nodes * k.nr_nodes, (cache + 1) * k.nr_nodes * k.nr_nodes):
+            parked += S.alien[a].avail
+    caches[9, row] = c.num_objs - free_objects
+    caches[13, row] = partial
+    caches[14, row] = 0
+    caches[15, row] = 0
+    caches[16, row] = (free_slabs * k.page_size << c.order) + parked * c.slot
+    caches[21, row] = free_slabs
+    caches[22, row] = c.limit
+    caches[23, row] = c.batchcount
+    caches[24, row] = c.shared_limit // c.batchcount
+    caches[25, row] = shared
+
+
+_lists = by_allocator(_slub_lists, _slab_lists)
 
 
 @outlined
@@ -141,7 +188,9 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     _groups(S, timeline, t)
     for cache in range(1, k.nr_caches):
         if S.cache[cache].nr_slabs:
-            _cache(S, caches, t, cache)
+            _common(S, caches, t, cache)
+            _lists(S, caches, cache, k.nr_cache_rows)
+            k.nr_cache_rows += 1
     row = k.nr_total_rows
     totals[0, row] = t
     totals[1, row] = k.nr_samples
@@ -157,7 +206,7 @@ def write_sample(S, H, P, timeline, caches, totals, t):
     for memcg in range(2, k.nr_groups):
         g = S.memcg[memcg]
         totals[7, row] += g.true_slab
-        if g.state > ONLINE and g.css_pages > 0:
+        if g.state > ONLINE and (g.css_pages > 0 or g.css_refs > 0):
             totals[7 + last, row] += 1
             totals[8 + last, row] += g.css_pages
     for cause in range(1, len(S.unbilled)):

@@ -13,6 +13,7 @@ class Machine(NamedTuple):
     memory_pages: int = 6 << 18  # 6 GiB of 4 KiB pages
     page_size: int = 4096
     rcu_delay_ns: int = 20_000_000  # until pages of a TYPESAFE_BY_RCU slab come back
+    memcg_ids: int = 65535  # groups that can have an id at a time (MEM_CGROUP_ID_MAX)
 
 
 class CacheSpec(NamedTuple):
@@ -29,6 +30,26 @@ class CacheSpec(NamedTuple):
     cpu_partial_slabs: int  # slabs it may hold (5.16 and later)
     sheaf_capacity: int = 0  # 6.18 per-CPU sheaves; 0 = none
     flags: int = 0  # SLAB_* of kmbench.core.events
+
+
+class SlabSpec(NamedTuple):
+    """A kmem_cache of SLAB, laid out (:mod:`kmbench.core.slab_geometry`)."""
+
+    name: str
+    size: int
+    object_size: int
+    order: int
+    objects: int
+    limit: int  # objects that a CPU's array may hold
+    batchcount: int  # objects that move between arrays and slabs at a time
+    shared_limit: int  # objects that a node's shared array may hold; 0 = none
+    management: int = 0  # bytes of a slab's management where it lies outside the slab
+    flags: int = 0
+
+    @property
+    def min_order(self) -> int:
+        """SLAB does not try smaller slabs."""
+        return self.order
 
 
 class GroupSpec(NamedTuple):
@@ -69,13 +90,17 @@ INITIAL_SHEAF = np.dtype([("cache", "i4"), ("slab", "i4"), ("cpu", "u1"), ("spar
 
 
 class Setup(NamedTuple):
-    """Input of one run: rows are 1-based, ``caches[0]`` is cache row 1, ``groups[0]`` the root."""
+    """Input of one run: rows are 1-based, ``caches[0]`` is cache row 1, ``groups[0]`` the root.
+
+    `caches` are CacheSpec, or SlabSpec where `allocator` is "slab".
+    """
 
     machine: Machine
     era: str
-    caches: tuple[CacheSpec, ...]
+    caches: tuple[CacheSpec | SlabSpec, ...]
     groups: tuple[GroupSpec, ...]
     nr_objects: int  # handles are 1 .. nr_objects-1
     initial_slabs: np.ndarray = np.zeros(0, INITIAL_SLAB)
     initial_objects: np.ndarray = np.zeros(0, INITIAL_OBJECT)
     initial_sheaves: np.ndarray = np.zeros(0, INITIAL_SHEAF)
+    allocator: str = "slub"  # or "slab"

@@ -23,7 +23,7 @@ def freed_by(S, memcg, nr, gfp):
         return False
     vm.scanned_objects += scanned
     vm.cost += scanned * vm.object_ns
-    settle(S, S.R, S.P, vm.cpu)
+    settle(S, S.R, S.P, S.k[0].cpu)
     return True
 
 

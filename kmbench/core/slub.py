@@ -4,22 +4,13 @@ Sources: Linux 3.5 and 6.18 mm/slub.c (slab_alloc_node, ___slab_alloc, get_parti
 do_slab_free, __slab_free, put_cpu_partial, __put_partials).  All objects of a slab are equal here,
 so a freelist is a count; which slab an object sits in is exact.
 
-A slab whose objects are all free may be *discarded*: it leaves the counts at once and its pages
-after the event (:func:`kmbench.core.release.settle`), or after a grace period if its cache is
-SLAB_TYPESAFE_BY_RCU.
+How slabs get their pages and give them up is :mod:`kmbench.core.slab_pages`.
 """
 
-from kmbench.core.events import (
-    GFP_DIRECT_RECLAIM,
-    GFP_KSWAPD_RECLAIM,
-    GFP_NOFAIL,
-    SLAB_TYPESAFE_BY_RCU,
-)
 from kmbench.core.jit import inlined
-from kmbench.core.pages import free_pages, node_of
+from kmbench.core.lines import write_line
 from kmbench.core.paths import (
     ALLOC_CPU_PARTIAL,
-    ALLOC_NEW_SLAB,
     ALLOC_NODE_PARTIAL,
     ALLOC_REMOTE_FREED,
     DRAIN_CPU_PARTIAL,
@@ -30,12 +21,9 @@ from kmbench.core.paths import (
     FREE_NODE_PARTIAL,
     FREE_TO_CPU_PARTIAL,
     NODE_PARTIAL_EXTRA,
-    SLAB_MADE,
 )
-from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL, RCU_FREE
-
-RETRY_GFP = 0xFFFFFFFF ^ (GFP_NOFAIL | GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM)  # for large orders
-SMALLER = 2  # an answer of the hook slab_new: not at this order, but perhaps at the smallest
+from kmbench.core.slab_pages import discard, new_slab
+from kmbench.core.state import CPU, CPU_PARTIAL, FULL, NODE_PARTIAL
 
 
 @inlined
@@ -87,33 +75,6 @@ def node_remove(S, row, slab):
 
 
 @inlined
-def discard(S, slab, cpu):
-    """Give up an empty slab that is on no list (mm/slub.c:discard_slab)."""
-    k = S.k[0]
-    s = S.slab[slab]
-    c = S.cache[s.cache]
-    c.nr_slabs -= 1
-    c.num_objs -= s.objects
-    c.slabs_gone += 1
-    s.where = RCU_FREE
-    s.next = 0
-    if c.slab_flags & SLAB_TYPESAFE_BY_RCU:
-        wait = S.rcu[k.rcu_tail & (len(S.rcu) - 1)]
-        wait.due = k.now + k.rcu_delay
-        wait.slab = slab
-        wait.cpu = cpu
-        if k.rcu_tail == k.rcu_head and wait.due < k.next_due:
-            k.next_due = wait.due
-        k.rcu_tail += 1
-    else:
-        if k.release:
-            S.slab[k.release_tail].next = slab
-        else:
-            k.release = slab
-        k.release_tail = slab
-
-
-@inlined
 def keeps_empty(k, nr_partial, min_partial):
     """Whether a node list of that length still takes an empty slab (`>` before 3.14, then `>=`)."""
     return nr_partial <= min_partial if k.discard_above else nr_partial < min_partial
@@ -137,8 +98,12 @@ def drain_cpu_partial(S, cache, cpu, on_cpu):
     """Move the whole partial list of `cpu` to the nodes, newest slab first; `on_cpu` does it."""
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
     slab = pc.partial
+    locked = -1
     while slab:
         following = S.slab[slab].next
+        if S.slab[slab].node != locked:
+            locked = S.slab[slab].node
+            write_line(S, S.node[cache * S.k[0].nr_nodes + locked], 1)
         put_on_node(S, cache, slab, on_cpu)
         S.path[DRAINED_SLAB].count += 1
         slab = following
@@ -186,6 +151,7 @@ def free_slow(S, cache, pc, cpu, slab):
         S.path[FREE_NODE_PARTIAL].count += 1
         if s.inuse == 0:
             row = cache * k.nr_nodes + s.node
+            write_line(S, S.node[row], 1)
             # the slab itself is on the list while the kernel compares
             if not keeps_empty(k, S.node[row].nr_partial, S.cache[cache].min_partial):
                 node_remove(S, row, slab)
@@ -196,6 +162,7 @@ def free_slow(S, cache, pc, cpu, slab):
             put_cpu_partial(S, cache, pc, cpu, slab)
         else:
             S.path[FREE_FULL_TO_NODE].count += 1
+            write_line(S, S.node[cache * k.nr_nodes + s.node], 1)
             put_on_node(S, cache, slab, cpu)
     else:
         S.path[FREE_CPU_SLAB_REMOTE].count += 1
@@ -212,6 +179,7 @@ def take_partial(S, cache, pc, node):
     slab = S.node[row].head
     if slab == 0:
         return 0
+    write_line(S, S.node[row], 1)
     node_remove(S, row, slab)
     S.path[ALLOC_NODE_PARTIAL].count += 1
     half = S.cache[cache].cpu_partial // 2
@@ -226,70 +194,6 @@ def take_partial(S, cache, pc, node):
         push_cpu_partial(S, pc, extra)
         S.path[NODE_PARTIAL_EXTRA].count += 1
         got += 1 if k.partial_in_slabs else S.slab[extra].objects - S.slab[extra].inuse
-    return slab
-
-
-@inlined
-def slab_row(S):
-    """An unused slab row."""
-    k = S.k[0]
-    slab = k.free_slab
-    if slab:
-        k.free_slab = S.slab[slab].next
-    else:
-        k.nr_slab_rows += 1
-        slab = k.nr_slab_rows
-    return slab
-
-
-@inlined
-def new_slab(S, H, P, cache, cpu, memcg, gfp):
-    """Make a slab: the full order first, then the smallest that holds an object.
-
-    The strategy is asked before the pages are there (hook ``slab_new`` with slab 0) and after; if
-    it answers ``SMALLER`` the full order counts as not available.
-    Returns its row, 0 without pages, -1 if a charge failed (mm/slub.c:allocate_slab).
-    """
-    k = S.k[0]
-    c = S.cache[cache]
-    order = c.order
-    while True:
-        allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0)
-        if allowed and allowed != SMALLER:
-            pages_gfp = gfp if order == c.min_order else gfp & RETRY_GFP
-            pfn = S.R.get_pages(S, cpu, order, pages_gfp)
-            if pfn < 0:
-                H.slab_gone(S, P, cpu, cache, order, 0)
-                if order == c.min_order:
-                    return 0
-                order = c.min_order
-                continue
-            slab = slab_row(S)
-            s = S.slab[slab]
-            s.cache = cache
-            s.pfn = pfn
-            s.objects = c.objects if order == c.order else (k.page_size << order) // c.slot
-            s.inuse = 0
-            s.order = order
-            s.node = node_of(k, pfn, len(S.pfn))
-            s.vector = 0
-            s.memcg = 0
-            allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, slab)
-            if allowed and allowed != SMALLER:
-                break
-            s.next = k.free_slab
-            k.free_slab = slab
-            free_pages(S.pfn, S.area, S.path, s.node, pfn, order)
-        if allowed != SMALLER or order == c.min_order:
-            return -1
-        order = c.min_order
-    c.nr_slabs += 1
-    c.num_objs += s.objects
-    c.slabs_made += 1
-    k.nr_slab_pages += 1 << order
-    k.nr_free_pages -= 1 << order
-    S.path[SLAB_MADE].count += 1
-    S.path[ALLOC_NEW_SLAB].count += 1
     return slab
 
 

@@ -9,12 +9,13 @@ used after a change to anything it was compiled from.
 With ``NUMBA_DISABLE_JIT=1`` the same object works as plain Python.
 """
 
+import fcntl
 import hashlib
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,18 +167,38 @@ class Engine(NamedTuple):
 
         Raises PluginProblem when numba cannot compile what the hooks do.
         """
-        if not JIT or self.dispatcher.signatures:
+        if not JIT:
             return 0.0, True
         began = time.perf_counter()
         signature = tuple(self.dispatcher.typeof_pyval(a) for a in args)
-        if not self.checked.exists():
-            check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
-        try:
-            self.dispatcher.compile(signature)
-        except NumbaError as error:
-            raise PluginProblem(reason_of(error)) from error
-        hit = sum(self.dispatcher.stats.cache_hits.values()) > 0
+        if signature in self.dispatcher.overloads:
+            return 0.0, True
+        with _alone(self.checked):
+            if not self.checked.exists():
+                check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
+            try:
+                self.dispatcher.compile(signature)
+            except NumbaError as error:
+                raise PluginProblem(reason_of(error)) from error
+        hit = self.dispatcher.stats.cache_hits[signature] > 0
         return time.perf_counter() - began, hit
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Keep other processes from compiling the same: they wait, then load what this one made."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # nowhere to keep it, nobody to wait for
+        yield
+        return
+    try:
+        with suppress(OSError):  # a file system without locks costs only time
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
@@ -253,13 +274,23 @@ def specialise(
 ) -> Engine:
     """One engine of `loop` with `hooks`; compiled at the first call for its arguments.
 
-    `namespace`: use this one, which has the hooks, instead of making one.
+    `namespace`: use this one, which has the hooks, instead of making one.  The same functions give
+    the same engine again: a run of a few events would otherwise spend its time on the hash of what
+    it runs.
     """
-    helpers = {name: as_helper(func) for name, func in sorted(hooks.items())}
-    key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), config.BOUNDSCHECK)
+    given = tuple(sorted(hooks.items()))
+    return _specialised(loop, given, cache_folder(), config.BOUNDSCHECK, namespace)
+
+
+@lru_cache(maxsize=64)
+def _specialised(
+    loop: Callable, hooks: tuple, within: Path, bounds_checked: bool, namespace: Hooks | None
+) -> Engine:
+    helpers = {name: as_helper(func) for name, func in hooks}
+    key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), bounds_checked)
     made = namespace or Hooks(key, helpers)
     call = entry(loop)
-    folder = cache_folder() / key
+    folder = within / key
     if JIT:
         _attach_cache(call, folder, key)
     return Engine(call, made, key, call, folder)

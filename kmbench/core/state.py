@@ -36,12 +36,19 @@ KERNEL = np.dtype(
         ("rcu_delay", "i8"),  # ns
         ("work_items", "i4"),  # work items that may wait
         ("work_delay", "i8"),  # ns from queueing a work item to its run
+        ("max_ids", "i4"),  # ids of groups there are
+        ("zombies_hold_ids", "i4"),  # era: a removed group keeps its id while it is alive
         ("sample_every", "i8"),  # ns; 0 = only SAMPLE events
+        ("array_stride", "i8"),  # SLAB: entries that the arrays of all caches of a group need
         # time
         ("now", "i8"),
-        ("next_due", "i8"),  # earliest of next_sample, oldest RCU delayed slab, oldest work
+        ("cpu", "i4"),  # on which the current event, or deferred work, runs
+        ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
         ("timer_due", "i8"),  # next turn of kswapd and of other timers of reclaim
+        ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number
+        ("reap_cpu", "i4"),
+        ("reap_round", "i8"),
         ("nr_samples", "i8"),
         ("nr_timeline", "i8"),  # rows used in the tables of the current call
         ("nr_cache_rows", "i8"),
@@ -70,6 +77,8 @@ KERNEL = np.dtype(
         ("nr_internal", "i8"),
         ("nr_work_lost", "i8"),  # items that could not be queued
         ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
+        ("nr_ids", "i8"),  # ids of groups in use
+        ("nr_no_id", "i8"),  # groups that could not be made for want of an id (F8)
         ("forced_pages", "i8"),  # charged although a limit was hit (F5)
         ("metadata", "i8"),  # bytes of vectors and of copies of caches (W5)
         ("nr_slab_pages", "i8"),
@@ -128,8 +137,19 @@ CPU_CACHE = np.dtype(
     ]
 )
 
-# Row cache * nr_nodes + node.
-NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), ("_pad", "i4")])
+# Fields of a record that stands for a cache line which several CPUs write (kmbench.core.lines).
+LINE = (
+    ("writer", "i4"),  # CPU + 1 that wrote it last; 0 = nobody yet
+    ("near", "i4"),  # times it came from another CPU of the writer's node,
+    ("far", "i4"),  # and of another node
+    ("writes", "i4"),  # times it was written
+    ("written", "i8"),  # when it was written last
+)
+
+# Row cache * nr_nodes + node.  The line is that of the list_lock.
+NODE_CACHE = np.dtype(
+    [("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), *LINE], align=True
+)
 
 CACHE = np.dtype(
     [
@@ -178,14 +198,17 @@ MEMCG = np.dtype(
         ("offline_since", "i8"),
         ("css_pages", "i8"),  # charged pages that keep a removed group alive; kept by strategies
         ("gone_at", "i8"),  # when nothing kept it alive any more
+        ("css_refs", "i4"),  # what else keeps it alive: copies of caches; kept by strategies
+        ("has_id", "i4"),
     ]
 )
 ABSENT, ONLINE, OFFLINE, RELEASED = 0, 1, 2, 3
 
 # Row memcg * 2 + COUNTER_*; pages.
 COUNTER = np.dtype(
-    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8")]
-)
+    [("usage", "i8"), ("limit", "i8"), ("watermark", "i8"), ("failcnt", "i8"), ("overshoot", "i8"),
+     *LINE], align=True,
+)  # fmt: skip
 UNLIMITED = 2**62
 
 STOCK = np.dtype([("memcg", "i4"), ("nr", "i4")])  # row cpu * stock_slots + slot
@@ -216,6 +239,48 @@ BARN = np.dtype([("nr_full", "i4")])  # row sheaf * nr_nodes + node
 BARN_FULL = 10  # full sheaves a barn holds (MAX_FULL_SHEAVES)
 SHEAF_MAX = 64  # objects a sheaf may hold
 
+# SLAB has other records per CPU, node and cache.  Lists that its slabs are on, `where`:
+PARTIAL_LIST, FREE_LIST = 1, 2  # beside FULL
+NR_LISTS = 3
+SLAB_CPU = np.dtype(  # array_cache; row cache * nr_cpus + cpu
+    [
+        ("avail", "i4"),  # objects in it
+        ("touched", "i4"),  # used since the last reaping
+        ("live", "i8"),  # as in CPU_CACHE
+        ("req", "i8"),
+    ]
+)
+SLAB_NODE = np.dtype(  # kmem_list3; row cache * nr_nodes + node
+    [
+        ("free_objects", "i4"),  # on its lists
+        ("free_limit", "i4"),  # above it empty slabs go
+        ("free_touched", "i4"),  # slabs_free was used since the last reaping
+        ("shared_avail", "i4"),
+        ("shared_touched", "i4"),
+        ("next_reap", "i8"),
+        *LINE,  # that of its list_lock
+    ],
+    align=True,
+)
+SLAB_CACHE = np.dtype(
+    [
+        *((name, CACHE[name]) for name in CACHE.names),
+        ("limit", "i4"),  # objects that a CPU's array may hold
+        ("batchcount", "i4"),
+        ("shared_limit", "i4"),  # objects that a node's shared array may hold; 0 = none
+        ("alien_limit", "i4"),
+        ("management", "i4"),  # bytes of a slab's management outside it; 0 = inside
+        ("management_cache", "i4"),  # kmalloc cache of those; 0 = only counted
+        ("array", "i8"),  # first entries of its arrays in the table `array`
+        ("shared", "i8"),
+        ("alien", "i8"),
+    ],
+    align=True,
+)
+LIST = np.dtype([("head", "i4"), ("tail", "i4"), ("nr", "i4"), ("_pad", "i4")])
+ALIEN = np.dtype([("avail", "i4")])  # row (cache * nr_nodes + node) * nr_nodes + remote node
+ARRAY = np.dtype([("slab", "i4")])  # an object in an array: the slab it lies in
+
 FIELDS = {
     "k": KERNEL,
     "obj": OBJECT,
@@ -241,6 +306,17 @@ FIELDS = {
     "barn_slot": SHEAF_SLOT,
 }
 State = tables_class((*FIELDS, "R"))  # R: what :mod:`kmbench.core.joints` names
+
+_SLUB_ONLY = ("sheaf", "sheaf_slot", "barn", "barn_slot")
+SLAB_FIELDS = {
+    **{name: dtype for name, dtype in FIELDS.items() if name not in _SLUB_ONLY},
+    "cpu": SLAB_CPU,
+    "node": SLAB_NODE,
+    "cache": SLAB_CACHE,
+    "list": LIST,  # row (cache * nr_nodes + node) * NR_LISTS + where
+    "alien": ALIEN,
+    "array": ARRAY,
+}
 
 # why the engine returned (S.k[0].status)
 DONE, ROWS_FULL = 0, 1

@@ -5,13 +5,20 @@ alone and can be found again by its name, so that compiled code which was cached
 other processes.
 """
 
+import mmap
 from collections import namedtuple
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from kmbench.core.jit import JIT
 from kmbench.core.rows import register_tables
+from kmbench.errors import PluginProblem
+
+NUMBERS = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")  # dtypes of fields
+MAPPED = 1 << 18  # bytes from which a table has a mapping of its own
+HUGE = 1 << 22  # and from which huge pages pay, as numpy has found for its own arrays
 
 _PREFIX = "Tables__"
 
@@ -37,8 +44,25 @@ def records(length: int, dtype: np.dtype) -> np.ndarray:
 
     A recarray where the model runs as plain Python: there ``array[i].field`` must work too.
     """
-    made = np.zeros(length, dtype)
+    nbytes = length * np.dtype(dtype).itemsize
+    made = _mapped(nbytes).view(dtype) if nbytes >= MAPPED else np.zeros(length, dtype)
     return made if JIT else made.view(np.recarray)
+
+
+def _mapped(nbytes: int) -> np.ndarray:
+    """Zeroed bytes in a mapping of their own.
+
+    From malloc they would, after a first run, be memory that another run gave back, and clearing
+    tables of which a short run touches a few pages took longer than the run.
+    """
+    try:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{nbytes:,} bytes for a table: {error.strerror}") from None
+    if nbytes >= HUGE:
+        with suppress(OSError):  # a kernel without transparent huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 class Table(NamedTuple):
@@ -56,5 +80,10 @@ class Table(NamedTuple):
 def table(*sized_by: str | int, **fields: str) -> Table:
     """``table("cpu", memcg="i4", bytes="i4")``: one record per CPU."""
     if not fields:
-        raise TypeError("a table needs at least one field, as name='dtype'")
+        raise PluginProblem("a table needs at least one field, as name='dtype'")
+    for name, dtype in fields.items():
+        if dtype not in NUMBERS:
+            raise PluginProblem(
+                f"table field {name}: dtype {dtype!r}: expected one of {', '.join(NUMBERS)}"
+            )
     return Table(sized_by, np.dtype(list(fields.items()), align=True))

@@ -14,7 +14,7 @@ from kmbench.core.setup import Setup
 from kmbench.core.shrink import LRU_RATIO, PRIORITY, PRIORITY_CAPPED
 from kmbench.core.shrinkers import SHRINKER_HOOKS
 from kmbench.core.specialise import Hooks, as_helper
-from kmbench.core.state import FIELDS, UNLIMITED, State
+from kmbench.core.state import UNLIMITED, State
 from kmbench.core.tables import records, tables_class
 
 # One record, S.vm[0].
@@ -32,7 +32,7 @@ VM = np.dtype(
             "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "hit_bucket", "miss_ns",
             "fault_ns", "kswapd_delay",
             # now going on
-            "busy", "cpu", "cost", "phase", "target", "kswapd_due", "kswapd_prio",
+            "busy", "cost", "phase", "target", "kswapd_due", "kswapd_prio",
             "kswapd_failures", "notify_due", "swap_free", "nr_user_pages",
             # counts
             "scanned_pages", "reclaimed_pages", "written_pages", "swapped_pages",
@@ -157,5 +157,6 @@ def reclaim_state(
     joined = {**SHRINKER_HOOKS, **shrinker.hooks, **RECLAIM, **hooks}
     helpers = {name: as_helper(function) for name, function in sorted(joined.items())}
     R = Hooks(fingerprint(helpers.values(), tuple(helpers)), helpers)
-    made = {name: getattr(S, name) for name in FIELDS} | tables | {"P": P, "Q": Q, "U": U, "R": R}
+    kept = {name: getattr(S, name) for name in S._fields if name != "R"}
+    made = kept | tables | {"P": P, "Q": Q, "U": U, "R": R}
     return tables_class(tuple(made))(**made)

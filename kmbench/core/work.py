@@ -47,6 +47,7 @@ def run_item(S, H, P):
     k = S.k[0]
     item = S.work[k.work_head & (len(S.work) - 1)]
     k.work_head += 1
+    k.cpu = 0
     S.path[WORK_RUN].count += 1
     H.run_work(S, P, item.kind, item.a, item.b)
     settle(S, H, P, 0)

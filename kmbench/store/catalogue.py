@@ -22,10 +22,11 @@ class Metric(NamedTuple):
     name: str
     """Column and option name."""
     id: str
-    """Short identifier: A accuracy, W waste, Z removed groups, O overhead, F failures, S
-    simulator."""
+    """Short identifier: A accuracy, W waste, Z removed groups, O operations, T time, F
+    failures, S simulator."""
     unit: str
-    """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count``, ``s`` or ``events/s``."""
+    """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count``, ``s``, ``ns``, ``events/s`` or
+    ``pairs/s``."""
     direction: Direction | None
     """Which way is better; ``None`` for a plain fact."""
     label: str
@@ -175,7 +176,7 @@ _CATALOGUE = (
     ),
     Metric(
         "zombie_groups", "Z1", "count", "lower", "zombie groups",
-        "Removed groups that charged pages keep alive; mean over samples.",
+        "Removed groups that charged pages or copies of caches keep alive; mean over samples.",
     ),
     Metric(
         "zombie_lifetime", "Z2", "s", "lower", "zombie lifetime",
@@ -185,6 +186,24 @@ _CATALOGUE = (
     Metric(
         "zombie_bytes", "Z3", "B", "lower", "charged to zombies",
         "Pages charged to removed groups that they keep alive; mean over samples.",
+    ),
+    Metric(
+        "dead_caches", "Z4", "count", "lower", "dead caches",
+        "Copies of caches whose group was removed and that were not destroyed yet; at the end of "
+        "the run.",
+    ),
+    *(
+        Metric(
+            f"left_to_{heir}_bytes", f"Z5.{heir}", "B", None, f"left to {heir}",
+            "Live memory (slots, kernel pages, per-CPU bytes) that tasks of removed groups "
+            f"allocated and that {words}; at the end of the run.  Null if no group was removed.",
+        )
+        for heir, words in (
+            ("zombies", "a removed group, kept alive by it, is still billed for"),
+            ("parent", "an ancestor other than the root is billed for"),
+            ("root", "the root is billed for"),
+            ("nobody", "nobody is billed for"),
+        )
     ),
     Metric(
         "ops_per_alloc", "O1", "ops", "lower", "ops per alloc",
@@ -200,6 +219,56 @@ _CATALOGUE = (
         "atoms_per_alloc", "O3", "ops", "lower", "atomics per alloc",
         "Atomic operations on shared cache lines in the phases of O1 per allocated object.",
         headline=True,
+    ),
+    Metric(
+        "line_moves_per_alloc", "O4", "ops", "lower", "line moves per alloc",
+        "Times that a CPU had to fetch a counter's or a list_lock's line which another CPU wrote "
+        "last, per allocated object.",
+    ),
+    Metric(
+        "lock_waits_per_alloc", "O5", "ops", "lower", "lock waits per alloc",
+        "Times that a lock was taken which another CPU had taken less than a microsecond of model "
+        "time before, per allocated object.",
+    ),
+    Metric(
+        "hot_line_writes", "O6", "ops", "lower", "writes of the hottest line",
+        "Writes of the line that moved most, per allocated object; 0 if none moved.",
+    ),
+    Metric(
+        "alloc_ns", "T1", "ns", "lower", "allocation",
+        "Operations of phases alloc, slab and page per allocated object, times the costs of the "
+        "hardware profile.",
+        headline=True,
+    ),
+    Metric(
+        "free_ns", "T2", "ns", "lower", "free",
+        "The same for phase free, per freed object.",
+        headline=True,
+    ),
+    Metric(
+        "charge_ns", "T3", "ns", "lower", "charging",
+        "The same for phase charge, per allocated object: charges and what gives them back.",
+        headline=True,
+    ),
+    Metric(
+        "line_ns", "T4", "ns", "lower", "shared lines",
+        "The same for moves of shared lines and waits for locks, per allocated object.",
+    ),
+    Metric(
+        "pair_ns", "T5", "ns", "lower", "alloc and free in all",
+        "T1 + T2 + T3 + T4: what an object costs from its allocation to its free.",
+        headline=True,
+    ),
+    Metric(
+        "overhead_ns", "T6", "ns", "lower", "over none",
+        "T5 minus T5 of strategy `none` on the same workload bytes and seed.",
+        source="compare", headline=True,
+    ),
+    Metric(
+        "pairs_per_s", "T7", "pairs/s", "higher", "pairs/s on all CPUs",
+        "Objects allocated and freed per second if all CPUs that run the workload did nothing "
+        "else, taking turns at the line that moves most (O6): mean value analysis of one server "
+        "and a delay.",
     ),
     Metric(
         "failed_allocs", "F1", "count", "lower", "failed allocations",
@@ -301,6 +370,11 @@ _CATALOGUE = (
     Metric(
         "stall_time", "F4.time", "s", "lower", "time in direct reclaim",
         "Model time that tasks spent in reclaim of their own.",
+    ),
+    Metric(
+        "failed_groups", "F8", "count", "lower", "groups without an id",
+        "Groups that could not be made because online groups and removed ones that are still alive "
+        "hold all ids (mkdir says ENOSPC).",
     ),
     Metric(
         "events_per_s", "S1", "events/s", "higher", "simulator events/s",

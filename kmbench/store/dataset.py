@@ -7,12 +7,11 @@ Readers start from ``runs``, so a writer killed at any moment leaves nothing tha
 
 from __future__ import annotations
 
-import glob
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,12 @@ from kmbench.store.schema import (
     polars_schema,
 )
 
-__all__ = ["Results", "Run", "open_results", "write_run"]
+__all__ = ["Results", "Run", "open_results", "write_run", "write_runs"]
 
 MAGIC = b"PAR1"
+COMPRESSED_ROWS = 256
+# damaged pages make polars panic, which is no Exception
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 STALE_SECONDS = 3600  # a temporary file this old belongs to no writer any more
 
 
@@ -53,22 +55,32 @@ def write_run(
     ``accesses``, which is not stored then.  Writing a run again replaces it.  Raises
     :class:`UsageProblem` when the folder cannot be written.
     """
-    run_id = run["run_id"]
-    written = Path(folder)
+    write_runs(folder, [(run, tables, timing)])
+    return Path(folder) / "runs" / f"{run['run_id']}.parquet"
+
+
+def write_runs(folder: str | os.PathLike[str], stored: Sequence[tuple]) -> None:
+    """Store several runs, each given as the arguments of :func:`write_run` after the folder.
+
+    Each gets files of its own, as if it were written alone, but folders are synced once for all of
+    them.  No proof is written before every other table of all runs is on disk.
+    """
     for table in TABLES:
-        if table == "runs":
-            content = make_table(table, _row(run), run_id)
-        elif table == "timing":
-            if timing is None:
+        part = []
+        for run, tables, timing in stored:
+            if table == "runs":
+                content = make_table(table, _row(run), run["run_id"])
+            elif table == "timing":
+                if timing is None:
+                    continue
+                content = make_table(table, _row(timing), run["run_id"])
+            elif table == "accesses" and table not in tables:
                 continue
-            content = make_table(table, _row(timing), run_id)
-        elif table == "accesses" and table not in tables:
-            continue
-        else:
-            content = _conform(table, tables.get(table, _empty(table)), run_id)
-        written = Path(folder) / table / f"{run_id}.parquet"
-        write_parquet(written, content)
-    return written
+            else:
+                content = _conform(table, tables.get(table, _empty(table)), run["run_id"])
+            part.append((Path(folder) / table / f"{run['run_id']}.parquet", content))
+        if part:
+            _write_files(part)
 
 
 def _row(values: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -92,30 +104,43 @@ def write_parquet(path: Path, content: pa.Table) -> None:
 
     The same content gives the same bytes.  Raises :class:`UsageProblem` on any I/O error.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _write_files([(path, content)])
+
+
+def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
+    """Write files of one folder, all of them synced before the first gets its name."""
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path, _ in part]
+    path, _ = part[0]
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        with open(temporary, "wb") as file:
-            # a dictionary and statistics per column pay off from a few rows on
-            many = content.num_rows > 1
-            pq.write_table(
-                content, file, compression="zstd", use_dictionary=many, write_statistics=many
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_stale(folder)
+        for (path, content), partial in zip(part, temporary, strict=True):  # noqa: B007
+            with open(partial, "wb") as file:
+                # a dictionary and statistics per column pay off from a few rows on; below some
+                # hundred rows, compression saves no bytes and takes two thirds of the time
+                many = content.num_rows > 1
+                codec = "zstd" if content.num_rows >= COMPRESSED_ROWS else "none"
+                pq.write_table(
+                    content, file, compression=codec, use_dictionary=many, write_statistics=many
+                )
+                file.flush()
+                os.fsync(file.fileno())
+        for (path, _), partial in zip(part, temporary, strict=True):
+            os.replace(partial, path)
+        _sync_folder(folder)
     except OSError as error:
         raise UsageProblem(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        for partial in temporary:
+            with suppress(OSError):
+                partial.unlink()
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what writers of this very file left behind when they were killed."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+@cache
+def _remove_stale(folder: Path) -> None:
+    """Remove, once a process, what killed writers left behind: a scan of many runs is not cheap."""
+    for left in folder.glob(".*.parquet.*.tmp"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 left.unlink()
@@ -260,7 +285,7 @@ class Results:
             yield
         except BrokenPipeError:
             raise
-        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        except (*UNREADABLE, OSError, UnicodeDecodeError) as error:
             for table in TABLES:
                 for file in self._files(table):
                     _read_through(file)

@@ -7,7 +7,7 @@ know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,7 +18,10 @@ from kmbench.core.events import FAIL_NAMES
 from kmbench.errors import KmbenchError
 from kmbench.store.catalogue import METRICS, STORED
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table", "polars_schema"]
+__all__ = [
+    "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
+    "polars_schema", "schema_of",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 VERSION_KEY = b"kmbench.schema"
@@ -49,11 +52,16 @@ RUN_ID = Field("run_id", LABEL, "", "content hash of scenario, strategy, seed, v
 VECTOR = ("br", "ptr", "pcpu", "cas", "rcu", "irq", "atom", "spin", "alloc", "work")
 """Kinds of operations that `ops` counts; together they are one "op" in metrics."""
 
+LINE_VECTOR = ("near", "far", "wait")
+"""Kinds of operations that depend on which CPU was there before; they are no "op"."""
+
 _VECTOR_WORDS = {
     "br": "branches", "ptr": "dependent loads", "pcpu": "per-CPU operations",
     "cas": "per-CPU cmpxchg", "rcu": "RCU read sections", "irq": "interrupt off/on pairs",
     "atom": "atomics on shared lines", "spin": "spinlock acquisitions",
     "alloc": "nested allocations", "work": "work items queued",
+    "near": "shared lines fetched from another CPU of the node",
+    "far": "shared lines fetched from another node", "wait": "locks that had to be waited for",
 }  # fmt: skip
 
 _RUNS = (
@@ -68,8 +76,11 @@ _RUNS = (
     Field("workload_hash", TEXT, "", "hash of what the workload does; equal in paired runs"),
     Field("trace_hash", TEXT, "", "hash of the trace file", optional=True),
     Field("versions", TEXT, "json", "versions of kmbench and of the plugins that took part"),
-    Field("hardware", TEXT, "", "hardware profile"),
+    Field("hardware", TEXT, "", "hardware profile that ns are of: its name and content hash"),
     Field("cpus", INT, "count", "CPUs of the modelled machine"),
+    Field("nodes", INT, "count", "its nodes", optional=True),
+    Field("running", INT, "count", "CPUs that run the workload at once", optional=True),
+    Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
     Field("groups", INT, "count", "memory control groups, the root included"),
     Field("events", INT, "count", "events of the stream"),
     Field("allocs", INT, "count", "allocations that succeeded"),
@@ -82,6 +93,7 @@ _RUNS = (
     Field("skipped", INT, "count", "events that made no sense and were passed over"),
     Field("status", TEXT, "", "ok, or failed"),
     Field("error", TEXT, "", "one line, when failed", optional=True),
+    Field("traceback", TEXT, "", "where it failed, as Python tells it", optional=True),
     *(
         Field(m.name, FLOAT, m.unit, m.definition, True, m.direction or "")
         for m in STORED
@@ -129,27 +141,37 @@ _CACHES = (
     Field("size", INT, "B", "bytes of a slot: object, padding and metadata"),
     Field("objs_per_slab", INT, "count", "objects of a slab of the usual order"),
     Field("pages_per_slab", INT, "pages", "pages of a slab of the usual order"),
-    Field("active_objs", INT, "count", "objects not free on a node partial list (slabinfo)"),
+    Field("active_objs", INT, "count", "objects not free on a node's lists (slabinfo)"),
     Field("num_objs", INT, "count", "objects of all slabs"),
     Field("num_slabs", INT, "count", "slabs", False, "lower"),
-    Field("slab_bytes", INT, "B", "bytes of all slabs, odd orders included", True, "lower"),
+    Field("slab_bytes", INT, "B", "bytes of its slabs, each at the usual order", True, "lower"),
     Field("live_objs", INT, "count", "objects really in use"),
-    Field("node_partial", INT, "count", "slabs on node partial lists"),
+    Field("node_partial", INT, "count", "slabs on node partial lists (slabs_partial of SLAB)"),
     Field("cpu_partial", INT, "count", "slabs on CPU partial lists"),
     Field("cpu_slabs", INT, "count", "slabs in use by a CPU"),
     Field("idle", INT, "B", "free slab memory kept back (metric W7)", False, "lower"),
     Field("requested", INT, "B", "bytes asked for by live objects"),
     Field("slabs_made", INT, "count", "slabs made since the start", optional=True),
     Field("slabs_gone", INT, "count", "slabs given back since the start", optional=True),
+    Field("state", INT, "", "0 in use, 1 dead: a copy whose group was removed", optional=True),
+    Field("free_slabs", INT, "count", "SLAB: slabs without objects in use, kept", optional=True),
+    Field("limit", INT, "count", "SLAB: objects that a CPU's array may hold", optional=True),
+    Field("batchcount", INT, "count", "SLAB: objects moved at a time", optional=True),
+    Field("shared_factor", INT, "count", "SLAB: batches a shared array may hold", optional=True),
+    Field("shared_avail", INT, "count", "SLAB: objects in shared arrays", optional=True),
 )
 
 _OPS = (
     Field("path", LABEL, "", "code path"),
-    Field("phase", LABEL, "", "alloc, free, slab, page, charge or group"),
+    Field("phase", LABEL, "", "alloc, free, slab, page, charge, line or group"),
     Field("count", INT, "count", "times the path was taken"),
     *(
         Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", False, "lower")
         for v in VECTOR
+    ),
+    *(
+        Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", True, "lower")
+        for v in LINE_VECTOR
     ),
     Field("lock_wait", INT, "ns", "waited for locks, total over the run", True, "lower"),
 )
@@ -205,8 +227,13 @@ TABLES: dict[str, tuple[Field, ...]] = {
 @cache
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of ``table`` with metadata on every field and the version on the whole."""
+    return schema_of(table, TABLES[table])
+
+
+def schema_of(table: str, columns: Sequence[Field]) -> pa.Schema:
+    """The Arrow schema of a table ``table`` with these columns."""
     fields = []
-    for field in TABLES[table]:
+    for field in columns:
         words = {"unit": field.unit, "meaning": field.meaning, "direction": field.direction}
         metadata = {key: value for key, value in words.items() if value}
         fields.append(pa.field(field.name, field.type, metadata=metadata))
@@ -224,8 +251,9 @@ def make_table(table: str, columns: Mapping[str, Any], run_id: str) -> pa.Table:
     """An Arrow table of ``table`` from columns; int64 and float64 NumPy arrays are not copied.
 
     ``columns`` maps names to arrays or lists of equal length; a label column may also be a pair
-    ``(codes, names)``.  ``run_id`` fills the first column.  Raises :class:`KmbenchError` when a
-    column is unknown, is missing and not optional, or has another length than the rest.
+    ``(codes, names)``, names as a list or an Arrow array.  ``run_id`` fills the first column.
+    Raises :class:`KmbenchError` when a column is unknown, is missing and not optional, or has
+    another length than the rest.
     """
     schema = arrow_schema(table)
     extra = set(columns) - set(schema.names)
@@ -257,7 +285,8 @@ def _array(value: Any, field: Field) -> pa.Array | pa.ChunkedArray:
     if isinstance(value, tuple):
         codes, names = value
         codes = pa.array(codes).cast(pa.int32())
-        return pa.DictionaryArray.from_arrays(codes, pa.array(list(names), TEXT))
+        names = names if isinstance(names, pa.Array) else pa.array(list(names), TEXT)
+        return pa.DictionaryArray.from_arrays(codes, names)
     if isinstance(value, (pa.Array, pa.ChunkedArray)):
         return value if value.type == field.type else value.cast(field.type)
     if field.type == LABEL:

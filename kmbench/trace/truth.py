@@ -31,10 +31,15 @@ class Truth(NamedTuple):
     totals: dict[str, Any]  # t_end, t_shrink (ns), zombies_end, offline
 
 
-def _readings(kind: str, items: list[str], t, real, scoreable: set[str]) -> pl.DataFrame:
+def _readings(
+    kind: str, items: list[str], t, real, scoreable: set[str], end: int
+) -> pl.DataFrame:
+    """Readings of one kind; those of `scoreable` items up to the time `end` are scored."""
     frame = pl.DataFrame(
         {"item": pl.Series(list(items), dtype=pl.String), "t": t, "real": real}
-    ).with_columns(kind=pl.lit(kind), scored=pl.col("item").is_in(list(scoreable)))
+    ).with_columns(
+        kind=pl.lit(kind), scored=pl.col("item").is_in(list(scoreable)) & (pl.col("t") <= end)
+    )
     return frame.select("kind", "item", pl.col("t").cast(pl.Int64), pl.col("real").cast(pl.Int64),
                         "scored")  # fmt: skip
 
@@ -73,18 +78,21 @@ def read_capture_truth(folder: str | Path) -> Truth:
     snaps = {name: values[known] for name, values in snaps.items()}
     item = names[snaps["cache"]]
     sysfs = snaps["t_sysfs"] >= 0
+    dump_t = field(path, manifest, "dump_t", list)
+    # the recorder's last reading is made while it is closing down, after its last look at the lists
+    end = int(dump_t[-1])
     frames = [
-        _readings(SLABS, item, snaps["t"], snaps["num_slabs"], fit),
-        _readings(ACTIVE, item, snaps["t"], snaps["active_objs"], fit),
+        _readings(SLABS, item, snaps["t"], snaps["num_slabs"], fit, end),
+        _readings(ACTIVE, item, snaps["t"], snaps["active_objs"], fit, end),
         _readings(
-            PARTIAL, item[sysfs], snaps["t_sysfs"][sysfs], snaps["partial_slabs"][sysfs], fit
+            PARTIAL, item[sysfs], snaps["t_sysfs"][sysfs], snaps["partial_slabs"][sysfs], fit,
+            end,
         ),
         _readings(
             KMEM, groups[kmem["memcg"]], reading_times(kmem["t0"], kmem["t1"]),
-            kmem["kmem_usage"], fit_groups,
+            kmem["kmem_usage"], fit_groups, end,
         ),
     ]  # fmt: skip
-    dump_t = field(path, manifest, "dump_t", list)
     aux = read_table(folder / "aux.parquet", {"a0": "i", "ev": "s", "s": "s"})
     events = pl.DataFrame(aux).with_columns(pl.col("ev", "s").cast(pl.String))
     ours = pl.col("s").is_in(list(groups))

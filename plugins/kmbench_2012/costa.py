@@ -10,7 +10,8 @@ pages in a full group reaches when kernel memory is charged to the same counter 
 its lists are the per-group ones of ``dentry-inode``; the superblock's list beside them is not kept.
 
 Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
-parent is the root), full ones at their first free, and the charge stays in the parent.
+parent is the root), full ones at their first free, and the charge stays in the parent.  It was
+posted for SLUB.  On SLAB, ours: full and free slabs, of which SLAB has lists, move at once, too.
 """
 
 from kmbench.core.build import Accounting
@@ -24,21 +25,26 @@ from kmbench.core.ops import (
     PLUGIN_PATH,
     Ops,
     Path,
+    attach_slab,
     copy_of,
     count,
     counter_charge,
     counter_uncharge,
+    css_pin,
+    css_unpin,
     destroy_copy,
+    detach_slab,
+    flush_cache,
     holder,
     inlined,
     make_copy,
-    move_partial_slabs,
     move_slab,
     online_ancestor,
     outlined,
     reclaim,
     table,
 )
+from kmbench.design import Fact
 from kmbench.errors import unknown
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
@@ -56,8 +62,16 @@ def cg_create(S, P, memcg):
     """Copy every registered cache for the new group (patch 2)."""
     if memcg > 1:
         for root in range(1, S.k[0].nr_root_caches + 1):
-            if P.selected[root].on:
-                make_copy(S, memcg, root)
+            if P.selected[root].on and make_copy(S, memcg, root):
+                css_pin(S, memcg)
+
+
+@inlined
+def end_copy(S, copy):
+    """A dead copy has no slabs any more: it goes, and with it a reference to its group."""
+    if S.cache[copy].state == 1:
+        destroy_copy(S, copy)
+        css_unpin(S, S.cache[copy].memcg)
 
 
 @inlined
@@ -69,10 +83,10 @@ def copy_for(S, memcg, root):
 
 def select(S, P, cpu, memcg, cache, gfp):
     """A registered cache's object comes from the copy of the task's group (patch 6)."""
-    if P.selected[cache].on == 0 or memcg <= 1:
+    if P.selected[cache].on == 0:
         return cache
     if gfp & CTX_KTHREAD:
-        return -CAUSE_KTHREAD
+        return -CAUSE_KTHREAD if memcg > 1 else cache
     count(S, SELECT)
     return copy_for(S, holder(S, memcg), cache)
 
@@ -127,7 +141,7 @@ def slab_gone(S, P, cpu, cache, order, slab):
         if S.slab[slab].memcg > 0:
             counter_uncharge(S, counter(P), S.slab[slab].memcg, 1 << order, 0)
         if S.cache[cache].state == 1 and S.cache[cache].nr_slabs == 0:
-            destroy_copy(S, cache)
+            end_copy(S, cache)
 
 
 @outlined
@@ -138,7 +152,7 @@ def chain_full_slab(S, P, cache, slab):
     leave_group(S, P, slab, target)
     move_slab(S, slab, copy_for(S, target, S.cache[cache].root))
     if S.cache[cache].nr_slabs == 0:
-        destroy_copy(S, cache)
+        end_copy(S, cache)
 
 
 def obj_free(S, P, cpu, cache, billed, slab):
@@ -156,21 +170,21 @@ def cg_offline(S, P, cpu, memcg):
         if copy > 0:
             new_home = copy_for(S, target, root)
             S.cache[copy].state = 1
-            move_charged_partial(S, P, copy, new_home, target, cpu)
+            move_charged_slabs(S, P, copy, new_home, target, cpu)
             if S.cache[copy].nr_slabs == 0:
-                destroy_copy(S, copy)
+                end_copy(S, copy)
 
 
 @outlined
-def move_charged_partial(S, P, copy, new_home, target, cpu):
-    """Move the partial slabs of a dying copy, then hand over what each of them was charged."""
-    nr_nodes = S.k[0].nr_nodes
-    move_partial_slabs(S, copy, new_home, cpu)
-    for node in range(nr_nodes):
-        slab = S.node[new_home * nr_nodes + node].tail
-        while slab > 0 and S.slab[slab].memcg == S.cache[copy].memcg:
-            leave_group(S, P, slab, target)
-            slab = S.slab[slab].prev
+def move_charged_slabs(S, P, copy, new_home, target, cpu):
+    """Move the slabs on a dying copy's lists, and hand over what each of them was charged."""
+    flush_cache(S, copy, cpu)
+    slab = detach_slab(S, copy)
+    while slab > 0:
+        leave_group(S, P, slab, target)
+        move_slab(S, slab, new_home)
+        attach_slab(S, slab, new_home)
+        slab = detach_slab(S, copy)
 
 
 def prepare(S, P, setup, parameters):
@@ -208,4 +222,15 @@ costa_2012 = Strategy(
     ),
     prepare=prepare,
     copy_name="{cache}-{row:x}",
+    design={
+        "selection": Fact("opt-in caches: dentry", prepare),
+        "contexts": Fact("kthread", select),
+        "unit": Fact("slab pages", slab_new),
+        "caches": Fact("copy a group, made with the group", cg_create),
+        "charge_point": Fact("after the slab's pages", slab_new),
+        "counters": Fact("kmem, or memory instead (independent=false)", counter),
+        "limit": Fact("NULL", slab_new),
+        "deletion": Fact("slabs and charge go to the parent, full slabs at a free", cg_offline),
+        "root": Fact("not accounted", select),
+    },
 )

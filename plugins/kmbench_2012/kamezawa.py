@@ -22,10 +22,16 @@ MEMCG_AWARE = ("dentry", "*inode*")
 
 kamezawa_2012 = page_unit(
     lambda p: Choices(
-        counters=MEMORY_FIRST, removal=DROPPED, before_pages=True, sync=True, dedup=True
+        counters=MEMORY_FIRST,
+        removal=DROPPED,
+        before_pages=True,
+        sync=True,
+        dedup=True,
+        on=True,
     ),
     caches=MEMCG_AWARE,
     select_ops=Ops(br=3, ptr=3, rcu=1),
+    free_ops=Ops(br=1, ptr=1),
     accounting=lambda p: Accounting(
         stock_slots=1,
         stock_batch=32,

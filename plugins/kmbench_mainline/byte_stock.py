@@ -5,8 +5,13 @@ drain_obj_stock, obj_cgroup_release ("The new cgroup slab memory controller", Ro
 2020).  The obj_cgroup of a group has the group's row; after the group is removed it points at an
 ancestor (:func:`kmbench.core.ops.holder`).
 
-The two eras differ in ``P.par[0].trim``: 1 (5.14+) gives back whole pages above one and keeps the
-rest, 0 empties a stock that exceeds a page.
+``P.par[0]`` has the eras and proposals: ``trim`` (5.14+) gives back whole pages above one and keeps
+the rest, else a stock that exceeds a page is emptied.  ``vmstat_batch`` (5.14+, Waiman Long, "mm/
+memcg: Cache vmstat data in percpu memcg_stock_pcp", April 2021) collects the bytes of slab per node
+in the stock, else every object updates the statistics.  ``obj_slots``: obj_cgroups that a CPU's
+stock holds bytes for, one up to 6.18.  ``per_node``: a group has an obj_cgroup for every node.
+
+A *key* stands for an obj_cgroup: the group's row, plus ``nr_groups`` for every node above 0.
 """
 
 from kmbench.core.ops import (
@@ -15,33 +20,48 @@ from kmbench.core.ops import (
     GFP_NOFAIL,
     ONLINE,
     PLUGIN_PATH,
+    SLAB_RECLAIM_ACCOUNT,
     Ops,
     Path,
     count,
     counter_add,
     counter_charge,
     counter_force,
+    counter_note,
     counter_uncharge,
     holder,
     inlined,
+    next_u32,
     outlined,
     refill_stock,
     table,
     try_charge,
 )
 
-TABLES = {"stock": table("cpu", objcg="i4", bytes="i4")}
+MAX_SLOTS = 8
+TABLES = {
+    # row cpu * MAX_SLOTS + slot: key, its bytes, and slab bytes of `node` that no statistic has yet
+    "stock": table(
+        "cpu", MAX_SLOTS, objcg="i4", bytes="i4", node="i4", reclaimable="i4", unreclaimable="i4"
+    ),
+    "left": table("memcg", "node", bytes="i4"),  # row key: left over, on no CPU's stock
+    # on: the static key, a group other than the root was made; batch: slab bytes that the
+    # statistics may lag by; stride: from the key of a node's obj_cgroup to the next node's
+    "mode": table(1, on="i4", batch="i4", stride="i4"),
+}
 
-STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL = range(
-    PLUGIN_PATH, PLUGIN_PATH + 6
-)
-PATHS = (
-    Path("byte_stock_hit", "charge", Ops(br=3, ptr=2, pcpu=2, irq=1)),
-    Path("byte_stock_miss", "charge", Ops(br=3, ptr=2, pcpu=1, irq=1, rcu=1)),
-    Path("byte_stock_back", "charge", Ops(br=3, ptr=2, pcpu=2, irq=1)),
-    Path("byte_stock_drain", "charge", Ops(br=2, ptr=2, pcpu=1, atom=2)),
-    Path("byte_stock_pages_back", "charge", Ops(br=1, ptr=1)),
-    Path("kmem_statistic", "charge", Ops(ptr=1)),
+(
+    STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
+) = range(PLUGIN_PATH, PLUGIN_PATH + 8)  # fmt: skip
+PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
+    Path("byte_stock_hit", "charge", Ops()),
+    Path("byte_stock_miss", "charge", Ops()),
+    Path("byte_stock_back", "charge", Ops()),
+    Path("byte_stock_drain", "charge", Ops()),
+    Path("byte_stock_pages_back", "charge", Ops()),
+    Path("kmem_statistic", "charge", Ops()),
+    Path("vmstat_update", "charge", Ops()),
+    Path("objcg_of_root", "charge", Ops()),
 )
 
 
@@ -50,12 +70,14 @@ def charge_pages(S, P, cpu, memcg, nr, gfp):
     """Charge whole pages: the memory counter, then kmem; False when over a limit.
 
     kmem is a v1 limit of its own up to 5.15 (a failure gives the memory charge back) and a plain
-    statistic since 5.16.
+    counter since 5.16.  cgroup v2 has none: what is kept here is the statistic of each CPU.
     """
     if try_charge(S, cpu, memcg, nr, gfp):
         return False
     count(S, KMEM_LEVEL)
-    if P.par[0].kmem_limit and counter_charge(S, COUNTER_KMEM, memcg, nr):
+    if P.par[0].cgroup_v2:
+        counter_note(S, COUNTER_KMEM, memcg, nr)
+    elif P.par[0].kmem_limit and counter_charge(S, COUNTER_KMEM, memcg, nr):
         if gfp & GFP_NOFAIL == 0:
             counter_uncharge(S, COUNTER_MEMORY, memcg, nr, 0)
             return False
@@ -81,7 +103,10 @@ def hand_over(S, memcg, target):
 @outlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
-    counter_uncharge(S, COUNTER_KMEM, memcg, nr, 0)
+    if P.par[0].cgroup_v2:
+        counter_note(S, COUNTER_KMEM, memcg, -nr)
+    else:
+        counter_uncharge(S, COUNTER_KMEM, memcg, nr, 0)
     if through_stock and memcg > 1:
         refill_stock(S, cpu, memcg, nr)
     else:
@@ -89,8 +114,20 @@ def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
 
 
 @inlined
+def key_of(P, memcg, node):
+    """The group's obj_cgroup for memory of a node."""
+    return memcg + node * P.mode[0].stride
+
+
+@inlined
+def group_of(S, P, key):
+    """The group whose obj_cgroup it is."""
+    return key % S.k[0].nr_groups if P.mode[0].stride else key  # a division is slow
+
+
+@inlined
 def uncharge_objcg(S, P, cpu, objcg, nr, through_stock):
-    """Give back whole pages of an obj_cgroup, on the counters of the group that holds it now."""
+    """Give back whole pages of a group's obj_cgroup, on the counters of who holds it now."""
     memcg = holder(S, objcg)
     S.memcg[memcg].objcg_pages -= nr
     uncharge_pages(S, P, cpu, memcg, nr, through_stock)
@@ -100,69 +137,161 @@ def uncharge_objcg(S, P, cpu, objcg, nr, through_stock):
 def release_if_last(S, P, objcg):
     """Give back what a removed group's obj_cgroup left over, once nothing refers to it."""
     g = S.memcg[objcg]
+    k = S.k[0]
     if g.state == ONLINE or g.objcg_refs > 0:
         return
-    for cpu in range(S.k[0].nr_cpus):
-        if P.stock[cpu].objcg == objcg:
+    for row in range(k.nr_cpus * MAX_SLOTS):
+        if P.stock[row].objcg > 0 and group_of(S, P, P.stock[row].objcg) == objcg:
             return
-    nr = g.nr_charged_bytes >> S.k[0].page_shift
-    g.nr_charged_bytes -= nr << S.k[0].page_shift
-    if nr > 0:
-        uncharge_objcg(S, P, 0, objcg, nr, False)
+    for node in range(k.nr_nodes):
+        left = P.left[key_of(P, objcg, node)]
+        nr = left.bytes >> k.page_shift
+        left.bytes -= nr << k.page_shift
+        g.nr_charged_bytes -= nr << k.page_shift
+        if nr > 0:
+            uncharge_objcg(S, P, 0, objcg, nr, False)
+
+
+@inlined
+def flush_vmstat(S, P, row):
+    """Update the statistics with what a stock collected for its node."""
+    stock = P.stock[row]
+    if stock.reclaimable != 0:
+        stock.reclaimable = 0
+        count(S, VMSTAT)
+    if stock.unreclaimable != 0:
+        stock.unreclaimable = 0
+        count(S, VMSTAT)
 
 
 @outlined
-def drain(S, P, cpu):
-    """Empty this CPU's byte stock: whole pages to the counter, the rest to the obj_cgroup."""
-    stock = P.stock[cpu]
-    objcg = stock.objcg
-    if objcg == 0:
+def flush_vmstat_of_node(S, P, row, node):
+    """The next slab bytes of a stock are another node's."""
+    flush_vmstat(S, P, row)
+    P.stock[row].node = node
+
+
+@inlined
+def account_vmstat(S, P, row, node, flags, nr_bytes):
+    """Count slab bytes of a node (__account_obj_stock); above a page the statistics get them."""
+    stock = P.stock[row]
+    if stock.node != node:
+        flush_vmstat_of_node(S, P, row, node)
+    batch = P.mode[0].batch
+    if flags & SLAB_RECLAIM_ACCOUNT:
+        nr = stock.reclaimable + nr_bytes
+        if nr > batch or nr < -batch:
+            nr = 0
+            count(S, VMSTAT)
+        stock.reclaimable = nr
+    else:
+        nr = stock.unreclaimable + nr_bytes
+        if nr > batch or nr < -batch:
+            nr = 0
+            count(S, VMSTAT)
+        stock.unreclaimable = nr
+
+
+@outlined
+def drain(S, P, cpu, row):
+    """Empty a slot of this CPU's byte stock: whole pages to the counter, the rest to the
+    obj_cgroup."""
+    stock = P.stock[row]
+    key = stock.objcg
+    if key == 0:
         return
     count(S, STOCK_DRAIN)
     k = S.k[0]
+    objcg = group_of(S, P, key)
     nr = stock.bytes >> k.page_shift
     if nr > 0:
         uncharge_objcg(S, P, cpu, objcg, nr, False)
-    S.memcg[objcg].nr_charged_bytes += stock.bytes & (k.page_size - 1)
+    rest = stock.bytes & (k.page_size - 1)
+    P.left[key].bytes += rest
+    S.memcg[objcg].nr_charged_bytes += rest
+    flush_vmstat(S, P, row)
     stock.objcg = 0
     stock.bytes = 0
     release_if_last(S, P, objcg)
 
 
 @outlined
-def switch_stock(S, P, cpu, objcg):
-    """Make this CPU's stock the obj_cgroup's; its left-over bytes come along."""
-    drain(S, P, cpu)
-    stock = P.stock[cpu]
-    stock.objcg = objcg
-    stock.bytes = S.memcg[objcg].nr_charged_bytes
-    S.memcg[objcg].nr_charged_bytes = 0
+def other_slot(S, P, cpu, key):
+    """Row of this CPU's stock that holds bytes of an obj_cgroup, its first one if none does."""
+    first = cpu * MAX_SLOTS
+    for row in range(first + 1, first + P.par[0].obj_slots):
+        if P.stock[row].objcg == key:
+            return row
+    return first
 
 
 @inlined
-def refill(S, P, cpu, objcg, nr_bytes, keep):
-    """Put charged bytes into this CPU's stock (refill_obj_stock).
-
-    `keep`: the bytes are the rest of a page just charged, so a full page may stay.
-    """
-    stock = P.stock[cpu]
-    k = S.k[0]
-    if stock.objcg != objcg:
-        switch_stock(S, P, cpu, objcg)
-        keep = False
-    stock.bytes += nr_bytes
-    if stock.bytes > k.page_size:
-        if P.par[0].trim == 0:
-            drain(S, P, cpu)
-        elif not keep:
-            count(S, PAGES_BACK)
-            nr = stock.bytes >> k.page_shift
-            stock.bytes &= k.page_size - 1
-            uncharge_objcg(S, P, cpu, objcg, nr, True)
+def slot_of(S, P, cpu, key):
+    """The same, looking at the first slot first."""
+    row = cpu * MAX_SLOTS
+    if P.stock[row].objcg != key and P.par[0].obj_slots > 1:
+        row = other_slot(S, P, cpu, key)
+    return row
 
 
 @outlined
-def charge_miss(S, P, cpu, memcg, nr_bytes, gfp):
+def switch_stock(S, P, cpu, key):
+    """Give an obj_cgroup a slot of this CPU's stock, an empty or a random one; its row.
+
+    Its left-over bytes come along.
+    """
+    first = cpu * MAX_SLOTS
+    slots = P.par[0].obj_slots
+    row = -1
+    for slot in range(first, first + slots):
+        if P.stock[slot].objcg == 0 and row < 0:
+            row = slot
+    if row < 0:
+        row = first + (next_u32(S.k) % slots if slots > 1 else 0)
+        drain(S, P, cpu, row)
+    stock = P.stock[row]
+    stock.objcg = key
+    stock.bytes = P.left[key].bytes
+    S.memcg[group_of(S, P, key)].nr_charged_bytes -= stock.bytes
+    P.left[key].bytes = 0
+    return row
+
+
+@inlined
+def give_back(S, P, cpu, row, keep):
+    """A stock holds more than a page: give pages back, unless it may `keep` them."""
+    stock = P.stock[row]
+    if P.par[0].trim == 0:
+        drain(S, P, cpu, row)
+    elif not keep:
+        count(S, PAGES_BACK)
+        k = S.k[0]
+        nr = stock.bytes >> k.page_shift
+        stock.bytes &= k.page_size - 1
+        uncharge_objcg(S, P, cpu, group_of(S, P, stock.objcg), nr, True)
+
+
+@inlined
+def refill(S, P, cpu, key, nr_bytes, keep, node, flags, acct):
+    """Put charged bytes into this CPU's stock (refill_obj_stock).
+
+    `keep`: the bytes are the rest of a page just charged, so a full page may stay.  `acct` slab
+    bytes of `node` came (went, if negative) with it.
+    """
+    row = slot_of(S, P, cpu, key)
+    if P.stock[row].objcg != key:
+        row = switch_stock(S, P, cpu, key)
+        keep = False
+    stock = P.stock[row]
+    stock.bytes += nr_bytes
+    if acct != 0:
+        account_vmstat(S, P, row, node, flags, acct)
+    if stock.bytes > S.k[0].page_size:
+        give_back(S, P, cpu, row, keep)
+
+
+@outlined
+def charge_miss(S, P, cpu, memcg, key, nr_bytes, gfp, node, flags, acct):
     """Charge the pages that `nr_bytes` needs; the rest of the last one goes to the stock."""
     k = S.k[0]
     count(S, STOCK_MISS)
@@ -172,35 +301,79 @@ def charge_miss(S, P, cpu, memcg, nr_bytes, gfp):
         return False
     S.memcg[memcg].objcg_pages += nr
     if rest > 0:
-        refill(S, P, cpu, memcg, k.page_size - rest, True)
+        refill(S, P, cpu, key, k.page_size - rest, True, node, flags, acct)
+    elif acct != 0:
+        count(S, VMSTAT)
     return True
 
 
 @inlined
-def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp):
-    """Charge `nr_bytes` to the group's obj_cgroup; False when over a limit."""
-    stock = P.stock[cpu]
-    if stock.objcg == memcg and stock.bytes >= nr_bytes:
+def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, node, flags, acct):
+    """Charge `nr_bytes` to the group's obj_cgroup; False when over a limit.
+
+    `acct` slab bytes, of a cache with these flags, are on `node` then.
+    """
+    key = key_of(P, memcg, node)
+    row = slot_of(S, P, cpu, key)
+    stock = P.stock[row]
+    if stock.objcg == key and stock.bytes >= nr_bytes:
         stock.bytes -= nr_bytes
         count(S, STOCK_HIT)
+        if acct != 0:
+            account_vmstat(S, P, row, node, flags, acct)
         return True
-    return charge_miss(S, P, cpu, memcg, nr_bytes, gfp)
+    return charge_miss(S, P, cpu, memcg, key, nr_bytes, gfp, node, flags, acct)
 
 
 @inlined
-def uncharge_bytes(S, P, cpu, objcg, nr_bytes):
-    """Give `nr_bytes` back to the obj_cgroup, through this CPU's stock."""
+def uncharge_bytes(S, P, cpu, objcg, nr_bytes, node, flags, acct):
+    """Give `nr_bytes` back to a group's obj_cgroup, through this CPU's stock."""
     count(S, BYTES_BACK)
-    refill(S, P, cpu, objcg, nr_bytes, False)
+    refill(S, P, cpu, key_of(P, objcg, node), nr_bytes, False, node, flags, acct)
+
+
+@outlined
+def charge_plain(S, P, cpu, memcg, nr_bytes, gfp):
+    """Charge bytes that are no slab."""
+    return charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, 0, 0, 0)
+
+
+@outlined
+def uncharge_plain(S, P, cpu, objcg, nr_bytes):
+    """Give back bytes that are no slab."""
+    uncharge_bytes(S, P, cpu, objcg, nr_bytes, 0, 0, 0)
+
+
+@inlined
+def vmstat_later(S, P, cpu, objcg, node, flags, acct):
+    """Count slab bytes apart from their charge (mod_objcg_state)."""
+    key = key_of(P, objcg, node)
+    row = slot_of(S, P, cpu, key)
+    if P.stock[row].objcg == key:
+        account_vmstat(S, P, row, node, flags, acct)
+    else:
+        count(S, VMSTAT)
+
+
+def prepare(S, P, setup, given):
+    """What the parameters mean for this machine."""
+    P.mode["batch"] = setup.machine.page_size if given["vmstat_batch"] else 0
+    P.mode["stride"] = len(setup.groups) + 1 if given["per_node"] else 0
+
+
+def cg_create(S, P, memcg):
+    """The first group other than the root turns accounting on (memcg_kmem_online_key)."""
+    if memcg > 1:
+        P.mode[0].on = 1
 
 
 def sample(S, P):
     """Tell the timeline what the stocks hold."""
-    for cpu in range(S.k[0].nr_cpus):
-        S.memcg[P.stock[cpu].objcg].byte_stock += P.stock[cpu].bytes
+    for row in range(S.k[0].nr_cpus * MAX_SLOTS):
+        S.memcg[group_of(S, P, P.stock[row].objcg)].byte_stock += P.stock[row].bytes
 
 
 def flush(S, P):
     """Empty the byte stock of every CPU."""
-    for cpu in range(S.k[0].nr_cpus):
-        drain(S, P, cpu)
+    for row in range(S.k[0].nr_cpus * MAX_SLOTS):
+        drain(S, P, row // MAX_SLOTS, row)

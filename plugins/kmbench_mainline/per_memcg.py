@@ -20,6 +20,9 @@ alive.
 
 ``as_posted`` for the last two: a full kmem counter fails __GFP_NOFAIL charges as well (mended by
 e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
+Up to 4.7 a removed group keeps its id as long as anything keeps it alive; 73f576c04b94, "mm:
+memcontrol: fix cgroup creation failure after many small jobs", July 2016, gives it back at removal.
+
 A full memory counter reclaims user pages up to 3.18, slab objects too since 4.0; a full kmem
 counter never reclaims.
 """
@@ -31,6 +34,7 @@ from kmbench.core.events import (
     CTX_KTHREAD,
     CTX_MEMALLOC,
     GFP_ACCOUNT,
+    GFP_NOACCOUNT,
     GFP_NOFAIL,
     PAGES_KMALLOC,
     PAGES_STACK,
@@ -44,12 +48,21 @@ from kmbench_policies.removal import REPARENTED, ZOMBIE
 from kmbench_policies.selection import ALL, FLAGGED
 
 FORCES = GFP_NOFAIL | CTX_DYING | CTX_MEMALLOC
+EXEMPT_3_8 = CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL | CTX_DYING
 AS_POSTED = Parameter("as_posted", False, "a full kmem counter fails __GFP_NOFAIL (up to 5.3)")
+FREE_OPS = Ops(br=1, ptr=1)  # mm/slab.h:cache_from_obj compares the cache of the page
+ZOMBIE_IDS = Parameter("zombies_hold_ids", True, "removed groups keep their id (up to 4.7)")
 NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:%s)"
 
 
-def _accounting(parameters: dict) -> Accounting:
-    return Accounting(stock_slots=1, stock_batch=32, forces=FORCES, slab_reclaim=True)
+def _accounting(zombies_hold_ids: bool) -> Accounting:
+    return Accounting(
+        stock_slots=1,
+        stock_batch=32,
+        forces=FORCES,
+        slab_reclaim=True,
+        zombies_hold_ids=zombies_hold_ids,
+    )
 
 
 linux_3_8 = page_unit(
@@ -57,17 +70,21 @@ linux_3_8 = page_unit(
         counters=KMEM_FIRST,
         removal=ZOMBIE,
         before_pages=True,
-        exempt=CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL | CTX_DYING,
+        exempt=EXEMPT_3_8 | (GFP_NOACCOUNT if p["noaccount"] else 0),
         page_kinds=1 << PAGES_STACK | 1 << PAGES_KMALLOC,
         slabs_pin=True,
         all_active=p["all_groups"],
     ),
     caches=ALL,
     select_ops=Ops(br=4, ptr=4, rcu=1),
+    free_ops=FREE_OPS,
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
     ),
-    parameters=(Parameter("all_groups", True, "groups account without a kmem limit"),),
+    parameters=(
+        Parameter("all_groups", True, "groups account without a kmem limit"),
+        Parameter("noaccount", False, "__GFP_NOACCOUNT is left out (4.1 to 4.4)"),
+    ),
     name="linux-3.8",
     description="all caches copied by work items, slabs charged, removed groups linger",
     source="Linux 3.8.13 mm/memcontrol.c, mm/slab_common.c (Glauber Costa, 2012)",
@@ -89,8 +106,9 @@ linux_4_5 = page_unit(
     ),
     caches=FLAGGED,
     select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
-    accounting=_accounting,
-    parameters=(AS_POSTED,),
+    free_ops=FREE_OPS,
+    accounting=lambda p: _accounting(p["zombies_hold_ids"]),
+    parameters=(AS_POSTED, ZOMBIE_IDS),
     name="linux-4.5",
     description="whitelisted caches copied by work items, slabs charged, removed groups linger",
     source="Linux 4.5, 4.19 mm/memcontrol.c, mm/slab_common.c (Vladimir Davydov, 2015)",
@@ -110,7 +128,8 @@ linux_5_3 = page_unit(
     ),
     caches=FLAGGED,
     select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),
-    accounting=_accounting,
+    free_ops=FREE_OPS,
+    accounting=lambda p: _accounting(zombies_hold_ids=False),
     parameters=(AS_POSTED,),
     name="linux-5.3",
     description="whitelisted caches copied by work items, handed to the parent at removal",

@@ -15,8 +15,9 @@ Sockets keep the group alive.
 
 from kmbench.core.build import Accounting
 from kmbench.core.paths import Ops
+from kmbench.design import Fact
 from kmbench.parameters import Parameter
-from kmbench_policies.byte_unit import Choices, byte_unit
+from kmbench_policies.byte_unit import Choices, byte_unit, charge_bytes, post_alloc
 
 BUFFERS = ("skbuff_*",)
 
@@ -26,6 +27,11 @@ tcp_memcontrol = byte_unit(
     charge_ops=Ops(br=3, ptr=2, atom=1),
     accounting=Accounting(counter_locked=True),
     parameters=(Parameter("caches", list(BUFFERS), "caches of socket buffers, as patterns"),),
+    facts={
+        "unit": Fact("socket buffers, by the page", post_alloc),
+        "caches": Fact("shared", post_alloc),
+        "counters": Fact("its own, in the place of kmem", charge_bytes),
+    },
     name="tcp-memcontrol",
     description="socket buffers alone, charged by the page to a counter of their own",
     source='Glauber Costa, "per-cgroup tcp buffers", v9, Dec 2011; Linux 3.3',

@@ -26,6 +26,7 @@ from kmbench.core.ops import (
     table,
 )
 from kmbench.core.paths import Ops
+from kmbench.design import Fact, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_policies import selection
@@ -114,6 +115,23 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
     return charge_for(S, P, memcg, S.k[0].page_size << order, gfp)
 
 
+def byte_facts(choices: Choices, caches) -> dict[str, Fact]:
+    """What a design of this kind does."""
+    over = words(choices.forces)
+    return {
+        **selection.selection_facts(caches, choices.exempt),
+        "unit": Fact(
+            "object bytes" + (", __GFP_ACCOUNT pages" if choices.page_gfp else ""), post_alloc
+        ),
+        "caches": Fact("shared" + (", owners in the slab" if choices.vectors else ""), post_alloc),
+        "charge_point": Fact("after the object", post_alloc),
+        "counters": Fact("kmem, by the page it needs", charge_bytes),
+        "limit": Fact("NULL" if over == "none" else f"NULL; go over it: {over}", charge_bytes),
+        "deletion": Fact("zombie while bytes are charged", uncharge_bytes),
+        "root": Fact("not accounted", post_alloc),
+    }
+
+
 def page_free(S, P, cpu, billed, kind, order):
     """Uncharge kernel pages."""
     if billed > 0:
@@ -140,9 +158,13 @@ def byte_unit(
     charge_ops: Ops,
     accounting: Accounting,
     parameters: tuple[Parameter, ...] = (),
+    facts: dict[str, Fact] | None = None,
     **about,
 ) -> Strategy:
-    """A Strategy from `choices`; arguments as those of :func:`page_unit.page_unit`."""
+    """A Strategy from `choices`; arguments as those of :func:`page_unit.page_unit`.
+
+    `facts`: what is to be said of it otherwise than of its kind.
+    """
 
     def prepare(S, P, setup, given):
         for name, value in choices._asdict().items():
@@ -156,5 +178,6 @@ def byte_unit(
         parameters=parameters,
         accounting=lambda given: accounting,
         prepare=prepare,
+        design={**byte_facts(choices, caches), **(facts or {})},
         **about,
     )

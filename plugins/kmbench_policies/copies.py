@@ -21,10 +21,11 @@ from kmbench.core.ops import (
     outlined,
     table,
 )
+from kmbench.design import Fact
 from kmbench_policies.selection import exemption, selected
 
 CREATE_COPY = 1  # kind of work item: a = memcg, b = root cache
-SELECT = PLUGIN_PATH
+SELECT, SELECT_ROOT, FREE_COPY = PLUGIN_PATH, PLUGIN_PATH + 2, PLUGIN_PATH + 3
 OWN, PARENT = 0, 1  # whose copies serve tasks that outlive their group
 
 TABLES = {
@@ -52,7 +53,10 @@ def missing_copy(S, P, memcg, root, gfp):
 
 def select(S, P, cpu, memcg, cache, gfp):
     """The copy of the task's group serves the allocation, if it is accounted and there is one."""
-    if memcg <= 1 or not selected(P, cache, gfp):
+    if not selected(P, cache, gfp):
+        return cache
+    if memcg <= 1 and P.par[0].acct_root == 0:
+        S.path[SELECT_ROOT].count += P.par[0].on
         return cache
     cause = exemption(P, gfp)
     if cause:
@@ -64,6 +68,22 @@ def select(S, P, cpu, memcg, cache, gfp):
             return -CAUSE_DYING
     copy = copy_of(S, memcg, cache)
     return copy if copy > 0 else missing_copy(S, P, memcg, cache, gfp)
+
+
+def copy_facts(choices) -> dict[str, Fact]:
+    """When copies are made, and by whom."""
+    once = "one work item each" if choices.dedup else "a work item an allocation till then"
+    how = f"in an allocation that may sleep, else {once}" if choices.sync else f"late, {once}"
+    return {
+        "caches": Fact(f"copy a group: {how}", missing_copy),
+        "meanwhile": Fact("root cache, billed to nobody", select),
+    }
+
+
+def obj_free(S, P, cpu, cache, billed, slab):
+    """A freed object's cache is the one of its page, not the one that the caller names."""
+    if S.cache[cache].memcg > 0:
+        count(S, FREE_COPY)
 
 
 @inlined

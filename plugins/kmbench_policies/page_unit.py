@@ -16,16 +16,24 @@ from kmbench.core.ops import (
     Path,
     count,
     css_put,
+    inlined,
     table,
 )
 from kmbench.core.paths import Ops
 from kmbench.core.state import UNLIMITED
+from kmbench.design import Fact
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_policies import copies, pages, selection
 from kmbench_policies.copies import CREATE_COPY, OWN, create_copy
 from kmbench_policies.pages import SLAB_TEST, free_pages, slab_new, uncharge_pages
-from kmbench_policies.removal import cg_offline, dead_copy, destroy_copies, queue_dead
+from kmbench_policies.removal import (
+    cg_offline,
+    dead_copy,
+    destroy_copies,
+    queue_dead,
+    removal_facts,
+)
 
 
 class Choices(NamedTuple):
@@ -48,6 +56,16 @@ class Choices(NamedTuple):
     at_once: bool = False
     deactivate: bool = False
     all_active: bool = True  # groups account from their creation
+    acct_root: bool = False  # the root is a group like any other
+    on: bool = False  # the root's allocations are tested from the start: there is no static key
+
+
+@inlined
+def activate(P, memcg):
+    """A group accounts from now on; the first one turns the static key on."""
+    P.group[memcg].active = 1
+    if memcg > 1:
+        P.par[0].on = 1
 
 
 def cg_create(S, P, memcg):
@@ -56,7 +74,7 @@ def cg_create(S, P, memcg):
     limited = S.counter[memcg * 2 + COUNTER_KMEM].limit < UNLIMITED
     inherited = g.parent > 1 and P.group[g.parent].active != 0
     if P.par[0].all_active or limited or inherited:
-        P.group[memcg].active = 1
+        activate(P, memcg)
 
 
 def limit_write(S, P, memcg, counter, nr_pages):
@@ -66,7 +84,7 @@ def limit_write(S, P, memcg, counter, nr_pages):
     for child in range(2, S.k[0].nr_groups):
         if S.memcg[child].parent == memcg and S.memcg[child].state == ONLINE:
             return
-    P.group[memcg].active = 1
+    activate(P, memcg)
 
 
 def slab_gone(S, P, cpu, cache, order, slab):
@@ -110,6 +128,7 @@ HOOKS = {
     "slab_gone": slab_gone,
     "page_alloc": pages.page_alloc,
     "page_free": page_free,
+    "obj_free": copies.obj_free,
     "cg_offline": cg_offline,
     "run_work": run_work,
 }
@@ -126,6 +145,7 @@ def page_unit(
     choices: Callable[[dict], Choices],
     caches: tuple[str, ...] | str,
     select_ops: Ops,
+    free_ops: Ops,
     accounting: Callable[[dict], Accounting],
     parameters: tuple[Parameter, ...] = (),
     **about,
@@ -133,9 +153,13 @@ def page_unit(
     """A Strategy from the `choices` that its parameters make.
 
     `caches`: patterns of root caches that are accounted, or ``selection.FLAGGED``; a parameter
-    ``caches`` takes their place.  `select_ops`: operations of the test in every allocation.
+    ``caches`` takes their place.  `select_ops`: operations of the test in every accounted
+    allocation; the root's ends before the copy is looked up.  `free_ops`: in every accounted free.
     `about`: name, description, source and copy_name.
     """
+
+    given = {p.name: p.default for p in (*parameters, WORK_DELAY)}
+    usual = choices(given)
 
     def prepare(S, P, setup, given):
         for name, value in choices(given)._asdict().items():
@@ -148,11 +172,20 @@ def page_unit(
         paths=(
             Path("select_copy", "alloc", select_ops),
             Path("slab_owner_test", "slab", Ops(br=1, ptr=1)),
+            Path("select_root", "alloc", select_ops._replace(ptr=select_ops.ptr - 1, pcpu=0)),
+            Path("free_copy", "free", free_ops),
         ),
         parameters=(*parameters, WORK_DELAY),
         accounting=lambda given: accounting(given)._replace(
             copies=True, work_items=WORK_ITEMS, work_delay_ns=1000 * given["work_delay_us"]
         ),
         prepare=prepare,
+        design={
+            **selection.selection_facts(caches, usual.exempt),
+            **copies.copy_facts(usual),
+            **pages.page_facts(usual, accounting(given)),
+            **removal_facts(usual),
+            "root": Fact("accounted" if usual.acct_root else "not accounted", copies.select),
+        },
         **about,
     )

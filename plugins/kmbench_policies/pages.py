@@ -12,6 +12,8 @@ from kmbench.core.ops import (
     CTX_DYING,
     GFP_NOFAIL,
     NOMEM,
+    PAGES_KMALLOC,
+    PAGES_STACK,
     PLUGIN_PATH,
     SMALLER,
     count,
@@ -24,6 +26,7 @@ from kmbench.core.ops import (
     outlined,
     try_charge,
 )
+from kmbench.design import Fact, words
 from kmbench_policies.selection import exemption
 
 KMEM_ONLY, KMEM_FIRST, MEMORY_FIRST = 0, 1, 2
@@ -83,6 +86,35 @@ def uncharge_pages(S, P, memcg, nr, stop):
     if P.par[0].counters != KMEM_ONLY:
         uncharge_memory(S, P, memcg, nr, stop)
     counter_uncharge(S, COUNTER_KMEM, memcg, nr, stop)
+
+
+def page_facts(choices, accounting) -> dict[str, Fact]:
+    """What is charged, when, to which counters, and what a full one means."""
+    kinds = "".join(
+        f", {name}"
+        for kind, name in ((PAGES_STACK, "stacks"), (PAGES_KMALLOC, "large kmalloc"))
+        if choices.page_kinds >> kind & 1
+    )
+    if choices.page_gfp:
+        kinds = ", __GFP_ACCOUNT pages"
+    forces = 0 if choices.counters == KMEM_ONLY else accounting.forces
+    over = words(forces)
+    limit = "NULL" if over == "none" else f"NULL; go over it: {over}"
+    if choices.bypass:
+        limit += "; dying task bypasses memory"
+    return {
+        "unit": Fact(f"slab pages{kinds}", page_alloc if kinds else slab_new),
+        "charge_point": Fact(
+            f"{'before' if choices.before_pages else 'after'} the slab's pages", slab_new
+        ),
+        "counters": Fact(
+            {KMEM_ONLY: "kmem", KMEM_FIRST: "kmem, memory", MEMORY_FIRST: "memory, kmem"}[
+                choices.counters
+            ],
+            charge_pages,
+        ),
+        "limit": Fact(limit, charge_memory if choices.bypass or forces else charge_pages),
+    }
 
 
 @inlined

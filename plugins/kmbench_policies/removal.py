@@ -22,10 +22,12 @@ from kmbench.core.ops import (
     inlined,
     online_ancestor,
     outlined,
+    reaps,
     rebill_copy,
     schedule_work,
     shrink_cache,
 )
+from kmbench.design import Fact
 from kmbench_policies.pages import uncharge_pages
 
 DROPPED, ZOMBIE, REPARENTED = 0, 1, 2
@@ -59,12 +61,15 @@ def shrink_dead(S, cache, cpu):
 
 @outlined
 def dead_copy(S, P, cache):
-    """A work item's turn: an empty dead copy is destroyed, another one shrunk."""
+    """A work item's turn: an empty dead copy is destroyed, another one shrunk.
+
+    2012's are not shrunk where SLAB's cache_reap comes by.
+    """
     P.copy[cache].queued = 0
     if S.cache[cache].state == 1:
         if P.copy[cache].pages == 0:
             forget_copy(S, cache)
-        else:
+        elif P.par[0].removal != DROPPED or not reaps(S):
             shrink_dead(S, cache, 0)
 
 
@@ -90,6 +95,18 @@ def kill_copy(S, P, cache, target):
         if P.par[0].deactivate:
             c.cpu_partial = 0
             c.min_partial = 0
+
+
+def removal_facts(choices) -> dict[str, Fact]:
+    """What a removed group leaves."""
+    text = {
+        DROPPED: f"copies dead, charge to {'the root' if choices.to_root else 'nobody'}",
+        ZOMBIE: "zombie while pages are charged; copies dead",
+        REPARENTED: "copies dead, they and their charge go to the parent",
+    }[choices.removal]
+    if choices.deactivate:
+        text += ", keep no empty slabs"
+    return {"deletion": Fact(text, cg_offline)}
 
 
 def cg_offline(S, P, cpu, memcg):

@@ -12,17 +12,20 @@ from kmbench.core.ops import (
     CAUSE_INTERRUPT,
     CAUSE_KTHREAD,
     CAUSE_NOFAIL,
+    CAUSE_NOT_SELECTED,
     CTX_INTERRUPT,
     CTX_KTHREAD,
+    GFP_NOACCOUNT,
     GFP_NOFAIL,
     SLAB_ACCOUNT,
     inlined,
     table,
 )
+from kmbench.design import Fact, words
 from kmbench.errors import unknown
 
 TABLES = {"selected": table("cache", on="i4")}
-ALL = ("*",)  # opt-out designs; the event set has no __GFP_NOACCOUNT
+ALL = ("*",)  # opt-out designs: all but what has __GFP_NOACCOUNT
 FLAGGED = "SLAB_ACCOUNT"  # caches with the flag, and allocations with __GFP_ACCOUNT
 
 
@@ -38,11 +41,27 @@ def exemption(P, gfp):
     kept_out = gfp & P.par[0].exempt
     if kept_out == 0:
         return 0
+    if kept_out & GFP_NOACCOUNT:
+        return CAUSE_NOT_SELECTED
     if kept_out & CTX_INTERRUPT:
         return CAUSE_INTERRUPT
     if kept_out & CTX_KTHREAD:
         return CAUSE_KTHREAD
     return CAUSE_NOFAIL if kept_out & GFP_NOFAIL else CAUSE_DYING
+
+
+def selection_facts(caches: tuple[str, ...] | str, exempt: int) -> dict[str, Fact]:
+    """What a design with these choices accounts."""
+    if caches == FLAGGED:
+        text = "opt-in: SLAB_ACCOUNT caches, __GFP_ACCOUNT"
+    elif caches == ALL:
+        text = "all caches" + (" but with __GFP_NOACCOUNT" if exempt & GFP_NOACCOUNT else "")
+    else:
+        text = "opt-in caches: " + ", ".join(caches)
+    return {
+        "selection": Fact(text, selected),
+        "contexts": Fact(words(exempt & ~GFP_NOACCOUNT), exemption),
+    }
 
 
 def mark_selected(P, setup, wanted, default, strategy):

@@ -1,8 +1,9 @@
-"""Allocate and free one object again and again: the loop behind published overhead numbers.
+"""Allocate and free again and again: the loop behind published overhead numbers.
 
 Christoph Lameter's slab_test (pairs), Waiman Long's and Roman Gushchin's kmalloc(64)/kfree loops
-(2021, 2023).  Every task holds at most one object, so each CPU that runs needs exactly one slab of
-the cache (and one a copy, for designs that copy caches), whatever the number of pairs.
+(2021, 2023).  With runs of one, every task holds at most one object, so each CPU that runs needs
+exactly one slab of the cache (and one a copy, for designs that copy caches), whatever the number of
+pairs.  Longer runs allocate so many objects before they free them, the last one first.
 """
 
 from kmbench.core.events import ALLOC, FREE, GFP_KERNEL_ACCOUNT, SLAB_ACCOUNT
@@ -14,21 +15,23 @@ from kmbench.workload import Host, OpenWorkload, Workload, generated
 
 
 def fill(S, W, batch):
-    """Alternate alloc and free, the tasks taking turns; task i runs on CPU i modulo CPUs."""
+    """Runs of allocs, then of frees, the tasks taking turns after every operation; task i runs on
+    CPU i modulo CPUs."""
     w = W.at[0]
     n = 0
     while n < len(batch) and w.done < w.total:
-        turn = w.done // 2
-        task = turn % w.tasks
+        task = w.done % w.tasks
+        step = w.done // w.tasks % (2 * w.run)
+        frees = step >= w.run
         e = batch[n]
         e.t = w.done * w.interval
-        e.obj = task + 1
+        e.obj = task * w.run + (2 * w.run - 1 - step if frees else step) + 1
         e.task = task + 1
-        e.memcg = 2 + task % w.groups
+        e.memcg = 1 if w.in_root else 2 + task % w.groups
         e.gfp = w.gfp
         e.arg = 0
         e.cache = 1
-        e.op = ALLOC + (w.done & 1) * (FREE - ALLOC)
+        e.op = FREE if frees else ALLOC
         e.cpu = task % w.cpus
         w.done += 1
         n += 1
@@ -47,32 +50,40 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
         host.era,
         (cache, *kmalloc_caches(host.era, host.cpus, host.page_size)),
         (GroupSpec("/", 0), *(GroupSpec(f"/g{i}") for i in range(groups))),
-        parameters["tasks"] + 1,
+        parameters["tasks"] * parameters["run"] + 1,
     )
+    run = parameters["run"]
+    whole = run * parameters["tasks"]  # every task ends its last run
+    pairs = -(-parameters["pairs"] // whole) * whole
 
     def prepare(S, W):
-        W.at["total"] = 2 * parameters["pairs"]
+        W.at["total"], W.at["run"] = 2 * pairs, run
+        W.at["in_root"] = parameters["in_root"]
         W.at["tasks"], W.at["groups"] = parameters["tasks"], groups
         W.at["cpus"], W.at["interval"] = host.cpus, parameters["interval"]
         W.at["gfp"] = GFP_KERNEL_ACCOUNT
 
     tables = {
         "at": table(
-            1, done="i8", total="i8", tasks="i8", groups="i8", cpus="i8", interval="i8", gfp="i8"
+            1, done="i8", total="i8", run="i8", tasks="i8", groups="i8", in_root="i8", cpus="i8",
+            interval="i8", gfp="i8",
         )
     }
-    return generated(setup, fill, tables, prepare, 2 * parameters["pairs"])
+    opened = generated(setup, fill, tables, prepare, 2 * pairs)
+    return opened._replace(running=min(parameters["tasks"], host.cpus))
 
 
 slab_pairs = Workload(
     name="slab_pairs",
-    description="pairs of one allocation and its free, round robin over tasks",
+    description="pairs of an allocation and its free, round robin over tasks",
     source="slab_test (Christoph Lameter); kmalloc loops of Waiman Long 2021, Roman Gushchin 2023",
     open=open_slab_pairs,
     parameters=(
         Parameter("pairs", 100_000, "alloc and free pairs in all", "pairs", 1),
-        Parameter("tasks", 1, "tasks, each with one object at a time", "tasks", 1),
+        Parameter("tasks", 1, "tasks, which take turns", "tasks", 1),
+        Parameter("run", 1, "objects a task allocates before it frees them", "objects", 1),
         Parameter("groups", 1, "groups that the tasks belong to in turn", "groups", 1),
+        Parameter("in_root", False, "the tasks belong to the root instead"),
         Parameter("size", 64, "object size", "bytes", 8),
         Parameter("cache", "dentry", "name of the cache"),
         Parameter("account", True, "the cache is SLAB_ACCOUNT"),

@@ -3,6 +3,7 @@
 Counters count pages.  The root's own counters are never charged, so a hierarchy ends below it.
 """
 
+from collections import Counter
 from enum import Enum
 
 ROOT = 1
@@ -19,10 +20,40 @@ class State(Enum):
     RELEASED = "released"
 
 
+class Line:
+    """A cache line that several CPUs write; ``host`` tells who is at it, and when.
+
+    A write after another CPU's is a fetch, ``near`` from the same node or ``far``.
+    """
+
+    def __init__(self, host):
+        self.host = host
+        self.last = None  # CPU
+        self.when = 0
+        self.writes = 0
+        self.near = 0
+        self.far = 0
+
+    def write(self) -> None:
+        host, cpu = self.host, self.host.cpu
+        if self.last not in (None, cpu):
+            if self.last % host.machine.nodes == cpu % host.machine.nodes:
+                self.near += 1
+            else:
+                self.far += 1
+        self.last = cpu
+        self.writes += 1
+        self.when = host.now
+
+    def observe(self) -> tuple[int | None, int, int, int, int]:
+        return (self.last, self.when, self.near, self.far, self.writes)
+
+
 class PageCounter:
     """mm/page_counter.c: one level, linked to the level above."""
 
-    def __init__(self):
+    def __init__(self, line: Line):
+        self.line = line
         self.usage = 0
         self.watermark = 0
         self.limit = -1
@@ -40,9 +71,11 @@ class PageCounter:
         """Charge every level, or none; watermarks that rose on the way stay."""
         charged = []
         for level in self.levels():
+            level.line.write()
             if 0 <= level.limit < level.usage + pages:
                 level.failcnt += 1
                 for below in charged:
+                    below.line.write()
                     below.usage -= pages
                 return False
             level._add(pages)
@@ -52,10 +85,12 @@ class PageCounter:
     def charge(self, pages: int) -> None:
         """Charge every level, whatever the limits."""
         for level in self.levels():
+            level.line.write()
             level._add(pages)
 
     def uncharge(self, pages: int, until=None) -> None:
-        for level in self.levels(until):
+        for level in self.levels(until) if pages else ():
+            level.line.write()
             level.usage -= pages
             assert level.usage >= 0, "a counter below zero"
 
@@ -63,24 +98,23 @@ class PageCounter:
         self.usage += pages
         self.watermark = max(self.watermark, self.usage)
 
-    def observe(self) -> tuple[int, int, int]:
-        return (self.usage, self.watermark, self.failcnt)
+    def observe(self) -> tuple:
+        return (self.usage, self.watermark, self.failcnt, self.line.observe())
 
 
 class Group:
     """A memory cgroup with its obj_cgroup."""
 
-    def __init__(self, row: int, spec):
+    def __init__(self, row: int, spec, host):
         self.row = row
         self.spec = spec
         self.parent = spec.parent
         self.state = State.ABSENT
-        self.memory = PageCounter()
-        self.kmem = PageCounter()
+        self.memory = PageCounter(Line(host))
+        self.kmem = PageCounter(Line(host))
         self.memory.limit = spec.memory_limit
         self.kmem.limit = spec.kmem_limit
         # the obj_cgroup
-        self.nr_charged_bytes = 0
         self.objcg_pages = 0  # pages charged through it and not uncharged yet
         self.objcg_refs = 0  # objects, page blocks and per-CPU areas billed to it
 
@@ -88,11 +122,16 @@ class Group:
 class Groups:
     """The tree; rows are 1-based and row 1 is the root."""
 
-    def __init__(self, specs):
-        self.rows = [None] + [Group(row, spec) for row, spec in enumerate(specs, 1)]
+    def __init__(self, specs, host):
+        self.rows = [None] + [Group(row, spec, host) for row, spec in enumerate(specs, 1)]
         for group in self.rows[1:]:
             if group.spec.online:
                 self.bring_up(group.row, group.spec.parent)
+
+    @property
+    def count(self) -> int:
+        """Rows, "none" included."""
+        return len(self.rows)
 
     def __getitem__(self, row: int) -> Group:
         return self.rows[row]
@@ -224,56 +263,107 @@ class PageStock:
 
 
 class ByteStock:
-    """Bytes charged ahead: one (obj_cgroup, bytes) per CPU; row 0 is none.
+    """Bytes charged ahead: ``slots`` of [obj_cgroup, bytes] per CPU.
 
-    Linux mm/memcontrol.c: consume_obj_stock, refill_obj_stock, drain_obj_stock.  ``pages`` is the
-    strategy that returns whole pages to the counters; ``drop_above_page`` is the rule of 5.9 to
-    5.13, where a stock above one page goes back entirely, even right after a charge.
+    Linux mm/memcontrol.c: consume_obj_stock, refill_obj_stock, drain_obj_stock.  An obj_cgroup is
+    (row of its group, node); without ``per_node`` all nodes are 0.  ``pages`` is the strategy that
+    returns whole pages to the counters; ``drop_above_page`` is the rule of 5.9 to 5.13, where a
+    stock above one page goes back entirely, even right after a charge.
     """
 
-    def __init__(self, groups: Groups, cpus: int, page_size: int, pages, drop_above_page: bool):
+    def __init__(self, groups, cpus, page_size, pages, drop_above_page, slots=1, rng=None):
         self.groups = groups
         self.page_size = page_size
         self.pages = pages
         self.drop_above_page = drop_above_page
-        self.cpus = [(0, 0)] * cpus
+        self.rng = rng
+        self.cpus = [[None] * slots for _ in range(cpus)]
+        self.left = Counter()  # bytes of obj_cgroups that are on no CPU
+        self.vmstat = 0  # updates of the statistics of slab bytes
+        self.batched = {}  # (cpu, slot) -> [node, {reclaimable: bytes}]; None: not batched
 
-    def consume(self, cpu: int, row: int, nbytes: int) -> bool:
-        cached, held = self.cpus[cpu]
-        if cached != row or held < nbytes:
+    def _find(self, cpu, objcg):
+        for i, slot in enumerate(self.cpus[cpu]):
+            if slot and slot[0] == objcg:
+                return i
+        return None
+
+    def consume(self, cpu: int, objcg, nbytes: int) -> bool:
+        i = self._find(cpu, objcg)
+        if i is None or self.cpus[cpu][i][1] < nbytes:
             return False
-        self.cpus[cpu] = (row, held - nbytes)
+        self.cpus[cpu][i][1] -= nbytes
         return True
 
-    def refill(self, cpu: int, row: int, nbytes: int, keep: bool) -> None:
-        """Add bytes; ``keep`` (after a charge) forbids to give whole pages back."""
-        if self.cpus[cpu][0] != row:
-            self.drain(cpu)
-            self.cpus[cpu] = (row, self.groups[row].nr_charged_bytes)
-            self.groups[row].nr_charged_bytes = 0
+    def refill(self, cpu: int, objcg, nbytes: int, keep: bool, acct=None) -> None:
+        """Add bytes; ``keep`` (after a charge) forbids to give whole pages back.
+
+        ``acct``: (node, reclaimable, bytes) of slab that comes with it.
+        """
+        i = self._find(cpu, objcg)
+        if i is None:
+            i = self._room(cpu)
+            self.cpus[cpu][i] = [objcg, self.left.pop(objcg, 0)]
             keep = False
-        held = self.cpus[cpu][1] + nbytes
-        self.cpus[cpu] = (row, held)
-        if held <= self.page_size:
+        slot = self.cpus[cpu][i]
+        slot[1] += nbytes
+        if acct:
+            self.account(cpu, objcg, *acct)
+        if slot[1] <= self.page_size:
             return
         if self.drop_above_page:
-            self.drain(cpu)
+            self.drain(cpu, i)
         elif not keep:
-            self.cpus[cpu] = (row, held % self.page_size)
-            self.pages.return_pages(cpu, row, held // self.page_size)
+            pages, slot[1] = divmod(slot[1], self.page_size)
+            self.pages.return_pages(cpu, objcg[0], pages)
 
-    def drain(self, cpu: int) -> None:
-        row, held = self.cpus[cpu]
-        if row == 0:
+    def _room(self, cpu) -> int:
+        slots = self.cpus[cpu]
+        if None in slots:
+            return slots.index(None)
+        i = self.rng.next() % len(slots) if len(slots) > 1 else 0
+        self.drain(cpu, i)
+        return i
+
+    def account(self, cpu, objcg, node, reclaimable, nbytes) -> None:
+        """Slab bytes came or went (__account_obj_stock)."""
+        i = self._find(cpu, objcg)
+        if self.batched is None or i is None:
+            self.vmstat += 1
             return
-        self.cpus[cpu] = (0, 0)
-        self.pages.return_pages_direct(row, held // self.page_size)
-        self.groups[row].nr_charged_bytes += held % self.page_size
-        self.pages.objcg_put(cpu, row)
+        held = self.batched.setdefault((cpu, i), [0, Counter()])
+        if held[0] != node:
+            self._flush_vmstat(cpu, i)
+            held[0] = node
+        held[1][reclaimable] += nbytes
+        if abs(held[1][reclaimable]) > self.page_size:
+            held[1][reclaimable] = 0
+            self.vmstat += 1
+
+    def _flush_vmstat(self, cpu, i) -> None:
+        if self.batched and (cpu, i) in self.batched:
+            held = self.batched[cpu, i][1]
+            self.vmstat += sum(nbytes != 0 for nbytes in held.values())
+            held.clear()
+
+    def drain(self, cpu: int, i: int) -> None:
+        if self.cpus[cpu][i] is None:
+            return
+        objcg, held = self.cpus[cpu][i]
+        self.cpus[cpu][i] = None
+        pages, rest = divmod(held, self.page_size)
+        self.pages.return_pages_direct(objcg[0], pages)
+        self.left[objcg] += rest
+        self._flush_vmstat(cpu, i)
+        self.pages.objcg_put(cpu, objcg[0])
 
     def held(self, row: int) -> int:
-        """Bytes that all CPUs hold for the obj_cgroup of ``row``."""
-        return sum(nbytes for cached, nbytes in self.cpus if cached == row)
+        """Bytes that all CPUs hold for the obj_cgroups of ``row``."""
+        return sum(slot[1] for slots in self.cpus for slot in slots if slot and slot[0][0] == row)
 
     def caches(self, row: int) -> bool:
-        return any(cached == row for cached, _ in self.cpus)
+        return any(slot and slot[0][0] == row for slots in self.cpus for slot in slots)
+
+    def left_of(self, row: int) -> int:
+        """Bytes of the group's obj_cgroups that are on no CPU."""
+        return sum(nbytes for (owner, _), nbytes in self.left.items() if owner == row)

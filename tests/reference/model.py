@@ -10,6 +10,7 @@ from .memcg import ROOT, Groups, State
 from .objcg import Linux59, Linux618
 from .observe import check, snapshot
 from .reclaim import Vm
+from .slab import CPU_SHIFT, REAP_EVERY, SlabCache
 from .slub import Cache, Slab, Where
 from .strategies import Costa2012, NoAccounting
 from .strategies_bytes import TcpMemcontrol, Ubc2006
@@ -59,9 +60,14 @@ class Obj:
 
 
 class Vector:
-    """The obj_cgroup vector of a slab; ``obj`` is its kmalloc object, if a cache serves it."""
+    """The obj_cgroup vector of a slab; ``obj`` is its kmalloc object, if a cache serves it.
 
-    def __init__(self, nbytes: int):
+    Also the management of a slab of SLAB outside it, which only caches serve that keep their own
+    inside (``self_contained``).
+    """
+
+    def __init__(self, nbytes: int, self_contained: bool = False):
+        self.self_contained = self_contained
         self.bucket = next((size for size in KMALLOC_BUCKETS if size >= nbytes), nbytes)
         self.obj = None
 
@@ -89,9 +95,12 @@ class Reference:
     ):
         self.machine = setup.machine
         self.buddy = Buddy(self.machine.memory_pages, self.machine.nodes)
-        self.groups = Groups(setup.groups)
+        self.groups = Groups(setup.groups, self)
         self.era = setup.era
-        self.root_caches = [Cache(spec, self, self.era, self.machine) for spec in setup.caches]
+        self.now = 0
+        self.kind = SlabCache if setup.allocator == "slab" else Cache
+        self.nr_caches = 0
+        self.root_caches = [self._make_cache(spec) for spec in setup.caches]
         self.caches = list(self.root_caches)
         self.copies = {}  # (root cache name, group row) -> Cache
         self.objects = {}  # handle -> Obj
@@ -100,15 +109,20 @@ class Reference:
         self.rcu = deque()  # (due, cpu, Slab): pages that wait for a grace period
         self.discarded = []  # slabs whose pages go back after the event
         self.works = deque()  # (due, what to call): deferred work
-        self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0)
+        self.counters = Counter(skipped=0, failed_allocs=0, internal_allocs=0, no_id=0)
         self.failures = Counter()
-        self.now = 0
+        self.next_reap = (REAP_EVERY, 0, 0) if setup.allocator == "slab" else None
         self.cpu = 0
         self.call = Call(0, 0, 0)  # who allocates at the moment
         self.fail = 0  # why the last allocation failed, FAIL_*
+        self.ids = {group.row for group in self.groups if group.state is State.ONLINE}
         self.strategy = STRATEGIES[strategy](self, params or {}, seed)
         self.vm = Vm(self, setup, memory, strategy, params or {}) if memory else None
         self._adopt(setup)
+
+    def _make_cache(self, spec, owner=0):
+        self.nr_caches += 1
+        return self.kind(spec, self, self.era, self.machine, owner, number=self.nr_caches)
 
     def _adopt(self, setup) -> None:
         """Put the slabs and objects of the start where they were."""
@@ -121,9 +135,14 @@ class Reference:
             assert block is not None, "the initial slabs do not fit into memory"
             slab = Slab(cache, block, objects)
             slab.inuse = slab.unknown = int(row["inuse"])
-            slab.where = Where(int(row["where"]))
             cache.slabs.append(slab)
             slabs.append(slab)
+            if setup.allocator == "slab":
+                cache.attach(slab)
+                if spec.management:
+                    self.need_management(slab, existing=True)
+                continue
+            slab.where = Where(int(row["where"]))
             if slab.where is Where.CPU:
                 cache.cpus[cpu].slab = slab
                 cache.cpus[cpu].free = int(row["cpu_free"])
@@ -131,8 +150,8 @@ class Reference:
                 cache.cpus[cpu].partial.append(slab)
             elif slab.where is Where.NODE_PARTIAL:
                 cache.node_partial[slab.node].append(slab)
-        for cache in self.root_caches:
-            for c in cache.cpus:
+        if setup.allocator == "slub":
+            for c in (c for cache in self.root_caches for c in cache.cpus):
                 free = 0
                 for slab in reversed(c.partial):
                     free += slab.free
@@ -280,6 +299,10 @@ class Reference:
         if self.groups[row].state is not State.ABSENT:
             self.counters["skipped"] += 1
             return
+        if len(self.ids) >= self.machine.memcg_ids:
+            self.counters["no_id"] += 1
+            return
+        self.ids.add(row)
         self.groups.bring_up(row, parent or self.groups[row].spec.parent)
         self.strategy.cg_create(row)
 
@@ -292,6 +315,8 @@ class Reference:
             self.strategy.cg_offline(row, self.cpu)
             if self.vm:
                 self.vm.group_gone(row)
+            if not self.strategy.zombies_hold_ids:
+                self.ids.discard(row)
 
     def _limit_write(self, row, which, limit) -> None:
         if row <= ROOT or self.groups[row].state is not State.ONLINE:
@@ -335,8 +360,9 @@ class Reference:
 
     def _release_slab(self, slab) -> None:
         self.strategy.slab_gone(slab)
-        if slab.vector:
-            self.internal.append(("free", slab.vector))
+        for record in (slab.vector, slab.management):
+            if record:
+                self.internal.append(("free", record))
         self.buddy.give_back(slab.block)
 
     def schedule_work(self, what) -> None:
@@ -358,10 +384,28 @@ class Reference:
             if not existing:
                 self.internal.append(("alloc", slab.vector))
 
+    def need_management(self, slab, existing=False) -> None:
+        """A slab of SLAB keeps its management outside."""
+        slab.management = Vector(slab.cache.spec.management, self_contained=True)
+        if not existing:
+            self.internal.append(("alloc", slab.management))
+
+    def _reap(self) -> None:
+        """SLAB's cache_reap of one CPU; the CPUs have their turns one after the other."""
+        self.now, self.cpu, round_ = self.next_reap
+        for cache in self.caches:
+            if not cache.destroyed:
+                cache.reap(self.cpu, round_)
+        cpus = self.machine.cpus
+        cpu, round_ = (self.cpu + 1) % cpus, round_ + (self.cpu + 1) // cpus
+        shift = min(CPU_SHIFT, REAP_EVERY // cpus)
+        self.next_reap = ((round_ + 1) * REAP_EVERY + cpu * shift, cpu, round_)
+
     def _run_timers(self, until) -> None:
-        """Grace periods that end and work that is due, by time; a grace period before work."""
+        """Grace periods that end, work and reaping that are due: by time, then in this order."""
         while True:
             due = [queue[0][0] for queue in (self.rcu, self.works) if queue]
+            due += self.next_reap[:1] if self.next_reap else []
             kswapd = self.vm.kswapd_due if self.vm else None
             if kswapd is not None and kswapd <= until and kswapd < min(due, default=kswapd + 1):
                 self.now, self.cpu = kswapd, 0
@@ -373,16 +417,26 @@ class Reference:
             if self.rcu and self.rcu[0][0] == min(due):
                 self.now, self.cpu, slab = self.rcu.popleft()
                 self._release_slab(slab)
-            else:
+            elif self.works and self.works[0][0] == min(due):
                 self.now, what = self.works.popleft()
                 self.cpu = 0
                 what()
+            else:
+                self._reap()
             self._after_event()
 
     def _after_event(self) -> None:
         """Discarded slabs give their pages back, then the kernel's own operations run."""
         self._settle()
+        self._free_ids()
         self._run_internal()
+        self._free_ids()
+
+    def _free_ids(self) -> None:
+        """Removed groups that nothing keeps alive have no id any more."""
+        for row in list(self.ids):
+            if self.groups[row].state is not State.ONLINE and not self.strategy.pinned(row):
+                self.ids.remove(row)
 
     def _settle(self) -> None:
         while self.discarded:
@@ -401,16 +455,18 @@ class Reference:
                 vector.cache.free_to_slab(self.cpu, vector)
                 self._settle()
                 continue
-            names = [cache.spec.name for cache in self.root_caches]
-            if vector.cache_name in names:
-                cache = self.root_caches[names.index(vector.cache_name)]
+            for cache in self.root_caches:
+                if vector.cache_name != cache.spec.name:
+                    continue
+                if vector.self_contained and cache.spec.management:
+                    continue
                 self.counters["internal_allocs"] += 1
                 vector.obj = self._alloc_object(Call(self.cpu, 0, 0), cache, vector.bucket)
                 if vector.obj:
                     self.internal_objects.add(vector.obj)
 
     def add_copy(self, cache, row) -> Cache:
-        copy = Cache(cache.spec, self, self.era, self.machine, owner=row)
+        copy = self._make_cache(cache.spec, row)
         self.copies[cache.spec.name, row] = copy
         self.caches.append(copy)
         return copy

@@ -24,11 +24,12 @@ class Rules(NamedTuple):
     direct_uncharge: bool  # pages go back to the counters, never to the page stock
     drop_above_page: bool  # see ByteStock
     pages_by_objcg: bool  # kernel pages are billed to the obj_cgroup, not the group
+    vmstat_batch: bool  # see ByteStock.account
     eager_vectors: bool  # SLAB_ACCOUNT slabs get their vector when they are made
 
 
-LINUX_5_9 = Rules(1, 32, True, True, False, True, True, True, False, False)
-LINUX_6_18 = Rules(7, 64, False, False, True, False, False, False, True, True)
+LINUX_5_9 = Rules(1, 32, True, True, False, True, True, True, False, False, False)
+LINUX_6_18 = Rules(7, 64, False, False, True, False, False, False, True, True, True)
 
 
 class ObjCgroup(NoAccounting):
@@ -39,6 +40,7 @@ class ObjCgroup(NoAccounting):
 
     rules: Rules
     has_vectors = True
+    zombies_hold_ids = False
 
     def __init__(self, host, params, seed):
         super().__init__(host, params, seed)
@@ -49,8 +51,12 @@ class ObjCgroup(NoAccounting):
             self.groups, machine.cpus, rules.slots, rules.batch, Xoshiro128(seed)
         )
         self.byte_stock = ByteStock(
-            self.groups, machine.cpus, self.page_size, self, rules.drop_above_page
-        )
+            self.groups, machine.cpus, self.page_size, self, rules.drop_above_page,
+            params.get("obj_slots", 1), self.page_stock.rng,
+        )  # fmt: skip
+        self.per_node = params.get("per_node", False)
+        if not params.get("vmstat_batch", rules.vmstat_batch):
+            self.byte_stock.batched = None
 
     # -- pages -----------------------------------------------------------------------------
 
@@ -141,16 +147,26 @@ class ObjCgroup(NoAccounting):
         row = self.groups.resolve(call.memcg)
         return (row, 0) if row > ROOT else (0, -ev.CAUSE_DYING)
 
-    def charge_bytes(self, call, row, nbytes) -> bool:
-        """obj_cgroup_charge."""
-        if self.byte_stock.consume(call.cpu, row, nbytes):
+    def objcg(self, row, node):
+        return row, node if self.per_node else 0
+
+    def charge_bytes(self, call, row, nbytes, acct=None) -> bool:
+        """obj_cgroup_charge; ``acct`` as in ByteStock.refill."""
+        objcg = self.objcg(row, acct[0] if acct else 0)
+        if self.byte_stock.consume(call.cpu, objcg, nbytes):
+            if acct:
+                self.byte_stock.account(call.cpu, objcg, *acct)
             return True
         pages = -(-nbytes // self.page_size)
         if not self.charge_pages(call, row, pages):
             return False
         self.groups[row].objcg_pages += pages
         if nbytes % self.page_size:
-            self.byte_stock.refill(call.cpu, row, pages * self.page_size - nbytes, keep=True)
+            self.byte_stock.refill(
+                call.cpu, objcg, pages * self.page_size - nbytes, keep=True, acct=acct
+            )
+        elif acct:
+            self.byte_stock.vmstat += 1
         return True
 
     def objcg_put(self, cpu, row):
@@ -158,10 +174,10 @@ class ObjCgroup(NoAccounting):
         group = self.groups[row]
         if group.objcg_refs or self.byte_stock.caches(row) or self.groups.resolve(row) == row:
             return
-        pages, rest = divmod(group.nr_charged_bytes, self.page_size)
-        assert rest == 0
-        group.nr_charged_bytes = 0
-        self.return_pages_direct(row, pages)
+        for objcg in [key for key in self.byte_stock.left if key[0] == row]:
+            pages, rest = divmod(self.byte_stock.left.pop(objcg), self.page_size)
+            assert rest == 0
+            self.return_pages_direct(row, pages)
 
     def cg_offline(self, row, cpu):
         """Whatever obj_cgroups charged to the group is its online ancestor's from now on."""
@@ -193,15 +209,17 @@ class ObjCgroup(NoAccounting):
 
     def alloc_failed(self, call, cache, billed):
         if billed > 0 and self.rules.charge_first:
-            self.byte_stock.refill(call.cpu, billed, cache.spec.size + 8, keep=False)
+            self.byte_stock.refill(call.cpu, self.objcg(billed, 0), cache.spec.size + 8, keep=False)
 
     def post_alloc(self, call, cache, slab, billed):
         if billed <= 0:
             return True, billed
         self.host.need_vector(slab)
-        if not self.rules.charge_first:
-            if not self.charge_bytes(call, billed, cache.spec.size + 8):
-                return False, 0
+        acct = self.acct(slab, cache.spec.size + 8)
+        if self.rules.charge_first:
+            self.byte_stock.account(call.cpu, self.objcg(billed, slab.node), *acct)
+        elif not self.charge_bytes(call, billed, cache.spec.size + 8, acct):
+            return False, 0
         self.groups[billed].objcg_refs += 1
         return True, billed
 
@@ -210,12 +228,17 @@ class ObjCgroup(NoAccounting):
             self.host.need_vector(slab)
         return True
 
-    def obj_free(self, cpu, obj):
-        self._uncharge_bytes(cpu, obj, obj.slab.cache.spec.size + 8)
+    def acct(self, slab, nbytes):
+        return slab.node, bool(slab.cache.spec.flags & ev.SLAB_RECLAIM_ACCOUNT), nbytes
 
-    def _uncharge_bytes(self, cpu, obj, nbytes):
+    def obj_free(self, cpu, obj):
+        nbytes = obj.slab.cache.spec.size + 8
+        self._uncharge_bytes(cpu, obj, nbytes, self.acct(obj.slab, -nbytes))
+
+    def _uncharge_bytes(self, cpu, obj, nbytes, acct=None):
         if obj.billed > 0:
-            self.byte_stock.refill(cpu, obj.billed, nbytes, keep=False)
+            objcg = self.objcg(obj.billed, acct[0] if acct else 0)
+            self.byte_stock.refill(cpu, objcg, nbytes, keep=False, acct=acct)
             self.groups[obj.billed].objcg_refs -= 1
             self.objcg_put(cpu, obj.billed)
 
@@ -263,19 +286,33 @@ class ObjCgroup(NoAccounting):
     def percpu_free(self, cpu, obj):
         self._uncharge_bytes(cpu, obj, obj.nbytes)
 
+    def pinned(self, row):
+        """5.9: charged kernel pages hold the group itself."""
+        return self._direct_pages()[row]
+
     # -- what it adds up to ----------------------------------------------------------------
 
     def stocks(self):
-        return [list(slots) for slots in self.page_stock.cpus], list(self.byte_stock.cpus)
+        held = [
+            {row + node * self.groups.count: nbytes for (row, node), nbytes in filter(None, slots)}
+            for slots in self.byte_stock.cpus
+        ]
+        return [list(slots) for slots in self.page_stock.cpus], held
+
+    def left_over(self, row):
+        return self.byte_stock.left_of(row)
+
+    def vmstat(self):
+        return self.byte_stock.vmstat
 
     def check(self):
         billed = self._billed_bytes()
         direct = self._direct_pages()
         for group in self.groups:
-            stocked = self.byte_stock.held(group.row) + group.nr_charged_bytes
+            stocked = self.byte_stock.held(group.row) + self.byte_stock.left_of(group.row)
             total = billed.get(group.row, 0) + stocked
             assert self.page_size * group.objcg_pages == total, f"obj_cgroup {group.row}"
-            assert group.nr_charged_bytes >= 0
+            assert self.byte_stock.left_of(group.row) >= 0
         for group in self.groups:
             if group.row == ROOT:
                 assert group.memory.usage == 0 and group.kmem.usage == 0

@@ -5,7 +5,6 @@ from collections import Counter
 from kmbench.core import events as ev
 
 from .memcg import ROOT
-from .slub import Where
 
 
 def snapshot(model) -> dict:
@@ -13,7 +12,7 @@ def snapshot(model) -> dict:
     page_stock, byte_stock = model.strategy.stocks()
     return {
         "caches": {
-            (cache.spec.name, cache.owner): _cache(cache)
+            (cache.spec.name, cache.owner): cache.snapshot()
             for cache in model.caches
             if not cache.destroyed
         },
@@ -21,29 +20,15 @@ def snapshot(model) -> dict:
         "page_stock": page_stock,
         "byte_stock": byte_stock,
         "buddy": model.buddy.free_counts(),
-        "counters": dict(model.counters),
+        "counters": {**model.counters, "vmstat": model.strategy.vmstat()},
         "failures": dict(model.failures),
         "unaccounted": _unaccounted(model),
-        "metadata_bytes": sum(s.vector.bucket for s in model.all_slabs() if s.vector),
-    }
-
-
-def _cache(cache) -> dict:
-    num_objs = sum(slab.objects for slab in cache.slabs)
-    partial_free = sum(slab.free for partial in cache.node_partial for slab in partial)
-    inuse = sum(slab.inuse for slab in cache.slabs)
-    return {
-        "num_slabs": len(cache.slabs),
-        "num_objs": num_objs,
-        "active_objs": num_objs - partial_free,
-        "live": inuse - len(cache.sheaf_objects()),
-        "node_partial": [[slab.shape for slab in partial] for partial in cache.node_partial],
-        "cpu_slab": [(*c.slab.shape, c.free) if c.slab else None for c in cache.cpus],
-        "cpu_partial": [[slab.shape for slab in c.partial] for c in cache.cpus],
-        "sheaves": [(len(c.main), len(c.spare)) for c in cache.cpus],
-        "barn_full": [len(barn) for barn in cache.barns],
-        "slabs_made": cache.slabs_made,
-        "slabs_gone": cache.slabs_gone,
+        "metadata_bytes": sum(
+            record.bucket
+            for slab in model.all_slabs()
+            for record in (slab.vector, slab.management)
+            if record
+        ),
     }
 
 
@@ -68,9 +53,9 @@ def _memcgs(model) -> dict:
             "true_slab": true_slab[group.row],
             "true_pages": true_pages[group.row],
             "billed_slab": billed_slab[group.row],
-            "nr_charged_bytes": group.nr_charged_bytes,
+            "nr_charged_bytes": model.strategy.left_over(group.row),
             "objects": objects[group.row],
-            "css_pages": model.strategy.pinned(group.row),
+            "pinned": model.strategy.pinned(group.row),
         }
         for group in model.groups
     }
@@ -110,23 +95,11 @@ def _check_slabs(model) -> None:
         if obj.slab:
             held[obj.slab] += 1
     for cache in model.caches:
-        held.update(cache.sheaf_objects())
-        placed = {Where.CPU: [c.slab for c in cache.cpus if c.slab]}
-        placed[Where.CPU_PARTIAL] = [slab for c in cache.cpus for slab in c.partial]
-        placed[Where.NODE_PARTIAL] = [slab for part in cache.node_partial for slab in part]
-        for where, slabs in placed.items():
-            assert set(slabs) == {slab for slab in cache.slabs if slab.where is where}
-            assert len(set(slabs)) == len(slabs)
-        for c in cache.cpus:
-            assert 0 <= c.free <= (c.slab.free if c.slab else 0)
-            assert max(len(c.main), len(c.spare)) <= cache.capacity
+        held.update(cache.parked())
+        cache.check()
         for slab in cache.slabs:
             assert slab.cache is cache and 0 <= slab.inuse <= slab.objects
             assert slab.inuse == held[slab] + slab.unknown
-            assert slab.where is not Where.FULL or slab.free == 0
-            assert slab.where not in (Where.CPU_PARTIAL, Where.NODE_PARTIAL) or slab.free
-        for node, partial in enumerate(cache.node_partial):
-            assert all(slab.node == node for slab in partial)
     assert not model.internal and not model.discarded
 
 

@@ -45,6 +45,7 @@ class PageUnit(NoAccounting):
     def excuse(self, call) -> int:
         """Why this context is not accounted, a CAUSE_*, or 0."""
         reasons = (
+            (ev.GFP_NOACCOUNT, ev.CAUSE_NOT_SELECTED),
             (ev.CTX_INTERRUPT, ev.CAUSE_INTERRUPT),
             (ev.CTX_KTHREAD, ev.CAUSE_KTHREAD),
             (ev.GFP_NOFAIL, ev.CAUSE_NOFAIL),

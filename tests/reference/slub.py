@@ -6,6 +6,8 @@ Linux mm/slub.c of the era that the Setup names.
 
 from enum import Enum
 
+from .memcg import Line
+
 OBJECTS_ERAS = ("3.5", "3.8", "3.13", "4.19", "5.3", "5.9")  # cpu_partial counts objects
 STRICT_DISCARD_ERAS = ("3.5", "3.8", "3.13")  # an empty slab goes when nr_partial > min_partial
 FULL_SORT_ERAS = ("3.5", "3.8", "3.13")  # kmem_cache_shrink sorts the whole list
@@ -36,6 +38,7 @@ class Slab:
         self.pobjects = 0  # free objects of the CPU partial list from here on, when it was pushed
         self.charged = 0  # group whose counter holds these pages (page-grained strategies)
         self.vector = None  # the obj_cgroup vector
+        self.management = None  # SLAB: what it keeps of itself outside
         self.unknown = 0  # objects that were in use at the start and never show in the stream
 
     @property
@@ -65,7 +68,7 @@ class CpuCache:
 class Cache:
     """A kmem_cache.  ``host`` gives and takes slab pages; ``owner`` is the group of a copy."""
 
-    def __init__(self, spec, host, era, machine, owner=0):
+    def __init__(self, spec, host, era, machine, owner=0, number=0):
         self.spec = spec
         self.host = host
         self.owner = owner
@@ -78,6 +81,7 @@ class Cache:
         self.capacity = spec.sheaf_capacity if era in SHEAF_ERAS else 0
         self.cpus = [CpuCache() for _ in range(machine.cpus)]
         self.node_partial = [[] for _ in range(machine.nodes)]
+        self.list_lock = [Line(host) for _ in range(machine.nodes)]
         self.barns = [[] for _ in range(machine.nodes)]  # full sheaves, the newest last
         self.slabs = []  # every slab that is not discarded
         self.slabs_made = 0
@@ -135,6 +139,7 @@ class Cache:
         return None
 
     def _get_partial_node(self, cpu: int, node: int) -> Slab:
+        self.list_lock[node].write()
         partial = self.node_partial[node]
         first = partial.pop(0)
         taken = first.free if self.by_objects else 0
@@ -172,10 +177,13 @@ class Cache:
             if self.partial_limit:
                 self._put_cpu_partial(cpu, slab)
             else:
+                self.list_lock[slab.node].write()
                 self._put_node_partial(slab)
-        elif slab.where is Where.NODE_PARTIAL and self._is_surplus(slab):
-            self.node_partial[slab.node].remove(slab)
-            self._discard(slab)
+        elif slab.where is Where.NODE_PARTIAL and slab.inuse == 0:
+            self.list_lock[slab.node].write()
+            if self._is_surplus(slab):
+                self.node_partial[slab.node].remove(slab)
+                self._discard(slab)
 
     def _is_surplus(self, slab: Slab) -> bool:
         nr_partial = len(self.node_partial[slab.node])
@@ -202,7 +210,11 @@ class Cache:
 
     def _unfreeze_partials(self, cpu: int) -> None:
         slabs, self.cpus[cpu].partial = self.cpus[cpu].partial, []
+        node = None  # whose list_lock is held
         for slab in slabs:
+            if slab.node != node:
+                node = slab.node
+                self.list_lock[node].write()
             self._put_node_partial(slab)
 
     def _put_node_partial(self, slab: Slab, head: bool = False) -> None:
@@ -272,7 +284,7 @@ class Cache:
         while self.barns[node]:
             self._flush_sheaf(cpu, self.barns[node].pop())
 
-    def sheaf_objects(self) -> list[Slab]:
+    def parked(self) -> list[Slab]:
         """One entry for every object that a sheaf holds."""
         sheaves = [s for c in self.cpus for s in (c.main, c.spare)]
         sheaves += [sheaf for barn in self.barns for sheaf in barn]
@@ -322,3 +334,55 @@ class Cache:
         self.node_partial[node] = kept
         for slab in empty:
             self._discard(slab)
+
+    def deactivate(self) -> None:
+        """It keeps no slabs that it does not need."""
+        self.spec = self.spec._replace(min_partial=0, cpu_partial=0, cpu_partial_slabs=0)
+
+    def detach_all(self) -> list[Slab]:
+        """Every slab of the node lists, off its list; full ones are on none."""
+        slabs = [slab for partial in self.node_partial for slab in partial]
+        self.node_partial = [[] for _ in self.node_partial]
+        return slabs
+
+    def attach(self, slab: Slab) -> None:
+        self.node_partial[slab.node].append(slab)
+
+    # -- what it shows ---------------------------------------------------------------------
+
+    def snapshot(self) -> dict:
+        """Shapes of slabs and lists; slabs are (objects, inuse)."""
+        num_objs = sum(slab.objects for slab in self.slabs)
+        partial_free = sum(slab.free for partial in self.node_partial for slab in partial)
+        inuse = sum(slab.inuse for slab in self.slabs)
+        return {
+            "num_slabs": len(self.slabs),
+            "num_objs": num_objs,
+            "active_objs": num_objs - partial_free,
+            "live": inuse - len(self.parked()),
+            "node_partial": [[slab.shape for slab in partial] for partial in self.node_partial],
+            "list_lock": [line.observe() for line in self.list_lock],
+            "cpu_slab": [(*c.slab.shape, c.free) if c.slab else None for c in self.cpus],
+            "cpu_partial": [[slab.shape for slab in c.partial] for c in self.cpus],
+            "sheaves": [(len(c.main), len(c.spare)) for c in self.cpus],
+            "barn_full": [len(barn) for barn in self.barns],
+            "slabs_made": self.slabs_made,
+            "slabs_gone": self.slabs_gone,
+        }
+
+    def check(self) -> None:
+        """Lists and sheaves are what the slabs say."""
+        placed = {Where.CPU: [c.slab for c in self.cpus if c.slab]}
+        placed[Where.CPU_PARTIAL] = [slab for c in self.cpus for slab in c.partial]
+        placed[Where.NODE_PARTIAL] = [slab for part in self.node_partial for slab in part]
+        for where, slabs in placed.items():
+            assert set(slabs) == {slab for slab in self.slabs if slab.where is where}
+            assert len(set(slabs)) == len(slabs)
+        for c in self.cpus:
+            assert 0 <= c.free <= (c.slab.free if c.slab else 0)
+            assert max(len(c.main), len(c.spare)) <= self.capacity
+        for slab in self.slabs:
+            assert slab.where is not Where.FULL or slab.free == 0
+            assert slab.where not in (Where.CPU_PARTIAL, Where.NODE_PARTIAL) or slab.free
+        for node, partial in enumerate(self.node_partial):
+            assert all(slab.node == node for slab in partial)

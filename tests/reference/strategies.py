@@ -17,6 +17,7 @@ class NoAccounting:
     has_vectors = False
     tries_smaller = False  # a refused slab is tried at the smallest order
     work_delay = 1_000_000  # ns
+    zombies_hold_ids = True
 
     def __init__(self, host, params, seed):
         self.host = host
@@ -106,13 +107,21 @@ class NoAccounting:
         return obj.billed
 
     def pinned(self, row) -> int:
-        """Pages whose charge keeps the group alive once it is removed."""
+        """Charged pages, and other things, that keep the group alive once it is removed."""
         return 0
 
     def stocks(self):
         """(page stock per CPU, byte stock per CPU)"""
         cpus = self.host.machine.cpus
-        return [[] for _ in range(cpus)], [(0, 0)] * cpus
+        return [[] for _ in range(cpus)], []
+
+    def left_over(self, row) -> int:
+        """Bytes of the group's obj_cgroup that are on no CPU's stock."""
+        return 0
+
+    def vmstat(self) -> int:
+        """Updates of the statistics of slab bytes."""
+        return 0
 
     def check(self):
         """Every counter is what the billing identity says; here: zero."""
@@ -190,11 +199,9 @@ class Costa2012(NoAccounting):
             cache = self.host.copies[root_cache.spec.name, row]
             cache.flush_all(cpu)
             cache.dead = True
-            for partial in cache.node_partial:
-                for slab in list(partial):
-                    partial.remove(slab)
-                    self._move_up(slab)
-                    slab.cache.node_partial[slab.node].append(slab)
+            for slab in cache.detach_all():
+                self._move_up(slab)
+                slab.cache.attach(slab)
 
     def before_free(self, obj):
         if obj.slab.cache.dead:
@@ -217,6 +224,11 @@ class Costa2012(NoAccounting):
         if obj.slab is None or obj.billed <= 0:
             return obj.billed
         return obj.slab.cache.owner or -ev.CAUSE_NOT_SELECTED
+
+    def pinned(self, row):
+        """Each copy keeps its group until its last slab is gone."""
+        mine = [c for c in self.host.caches if c.owner == row]
+        return sum(1 for copy in mine if copy.slabs or not copy.dead)
 
     def check(self):
         slabs = self.host.all_slabs()

@@ -31,6 +31,11 @@ class Dropped(PageUnit):
         patterns = self.params.get("caches", self.caches)
         return any(fnmatchcase(cache.spec.name, pattern) for pattern in patterns)
 
+    def shrink(self, copy):
+        """SLAB's timers do that."""
+        if not self.host.next_reap:
+            super().shrink(copy)
+
     def cg_offline(self, row, cpu):
         for copy in self.copies_paid_by(row):
             self.hand_over(copy, ROOT if self.params.get("charge_to_root") else 0)
@@ -44,7 +49,7 @@ class Souhlal2012V1(Dropped):
     """``souhlal-2012-v1``.  Parameters: ``independent``, ``charge_to_root``."""
 
     caches = ("*",)
-    exempt = ev.CTX_INTERRUPT | ev.CTX_KTHREAD | ev.GFP_NOFAIL
+    exempt = ev.CTX_INTERRUPT | ev.CTX_KTHREAD | ev.GFP_NOFAIL | ev.GFP_NOACCOUNT
     creates_inside = True
 
     def __init__(self, host, params, seed):
@@ -72,7 +77,7 @@ class Souhlal2012V2(Dropped):
     """``souhlal-2012-v2``.  Parameters: those of v1 and ``caches`` (patterns)."""
 
     caches = ("dentry", "kmalloc-*")
-    exempt = Souhlal2012V1.exempt
+    exempt = ev.CTX_INTERRUPT | ev.CTX_KTHREAD | ev.GFP_NOFAIL
     forces = ev.CTX_DYING
 
 
@@ -85,13 +90,18 @@ class Kamezawa2012(Dropped):
 
 
 class Linux38(PageUnit):
-    """``linux-3.8``.  Parameter: ``all_groups``."""
+    """``linux-3.8``.  Parameters: ``all_groups``, ``noaccount``."""
 
     counters = ("kmem", "memory")
     before_pages = True
     single_page_stock = True
     slabs_pin = True
     exempt = ev.CTX_INTERRUPT | ev.CTX_KTHREAD | ev.GFP_NOFAIL | ev.CTX_DYING
+
+    def __init__(self, host, params, seed):
+        if params.get("noaccount"):
+            self.exempt |= ev.GFP_NOACCOUNT
+        super().__init__(host, params, seed)
 
     def cg_create(self, row):
         group = self.groups[row]
@@ -125,6 +135,7 @@ class Linux45(PageUnit):
 
     def __init__(self, host, params, seed):
         self.nofail_beats_kmem = not params.get("as_posted", False)
+        self.zombies_hold_ids = params.get("zombies_hold_ids", self.zombies_hold_ids)
         super().__init__(host, params, seed)
 
     def group_of(self, call):
@@ -133,7 +144,7 @@ class Linux45(PageUnit):
     def die(self, copy):
         """Deactivated: it keeps no slabs that it does not need."""
         super().die(copy)
-        copy.spec = copy.spec._replace(min_partial=0, cpu_partial=0, cpu_partial_slabs=0)
+        copy.deactivate()
 
     def cg_offline(self, row, cpu):
         for copy in self.copies_paid_by(row):
@@ -161,6 +172,7 @@ class Linux53(Linux45):
     """``linux-5.3``.  Parameter: ``as_posted``."""
 
     slabs_pin = False
+    zombies_hold_ids = False
 
     def cg_offline(self, row, cpu):
         heir = self.groups.resolve(row)

@@ -1,0 +1,87 @@
+"""Make `results/reference/`, the comparison this project stands behind, and the tables in
+`docs/findings.md` from it.
+
+    python benchmarks/reference.py
+
+runs every strategy on every scenario of `workloads/` and every allocator, over several seeds where
+the seed matters, and keeps the tables `runs` and `ops`, a file each.  Runs are deterministic: the
+same code makes the same files.  `--only SCENARIO` restricts it, `--check` makes the dataset
+elsewhere and tells whether it is the one that is committed.
+"""
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import kmbench
+from kmbench.scenario import ALLOCATORS
+from kmbench.store.pack import pack
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference"
+FINDINGS = ROOT / "docs" / "findings.md"
+SEEDS = 7  # one more than the fewest pairs that can be called significant
+TABLES = ("ops", "runs")
+BLOCK = re.compile(r"(```console\n\$ )(kmbench [^\n]*)\n.*?(?=^```)", re.DOTALL | re.MULTILINE)
+
+
+def make(out: Path, only: list[str], seeds: int) -> None:
+    """Run everything and pack it into ``out``."""
+    with tempfile.TemporaryDirectory() as runs:
+        for path in sorted((ROOT / "workloads").rglob("*.toml")):
+            scenario = kmbench.load_scenario(path)
+            if only and scenario.name not in only:
+                continue
+            # a recording is the same for every seed
+            times = 1 if scenario.workload == "replay" else seeds
+            for allocator in ALLOCATORS:
+                print(f"{scenario.name} {allocator} x {times}", file=sys.stderr)
+                kmbench.run(replace(scenario, allocator=allocator), seeds=times, out=runs)
+        pack(kmbench.open_results(runs), out, TABLES)
+
+
+def refreshed(text: str) -> str:
+    """``text`` with the output of every `kmbench` command in it as that command prints it now."""
+
+    def rerun(match: re.Match[str]) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(match[2])], cwd=ROOT, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return f"{match[1]}{match[2]}\n{done.stdout}"
+
+    return BLOCK.sub(rerun, text)
+
+
+def main() -> int:
+    """The exit code: 1 when `--check` finds a difference."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", action="append", default=[], metavar="SCENARIO")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--out", type=Path, default=REFERENCE)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if options.check:
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder), options.only, options.seeds)
+            same = all(
+                (Path(folder) / part).read_bytes() == (options.out / part).read_bytes()
+                for part in (f"{table}/all.parquet" for table in TABLES)
+            )
+        print("the same" if same else f"{options.out} differs from what this code makes")
+        return 0 if same else 1
+    make(options.out, options.only, options.seeds)
+    if options.out == REFERENCE:
+        FINDINGS.write_text(refreshed(FINDINGS.read_text()))
+    size = sum(path.stat().st_size for path in options.out.rglob("*.parquet"))
+    print(f"{options.out}: {size / 2**20:.2f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""`kmbench published`: figures that others measured, beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.run import find_scenarios, progress_bar, warn_failed
+
+
+@click.command("published")
+@click.argument("scenarios", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
+              help="Folder of the results.")  # fmt: skip
+@click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
+@json_option
+def command(scenarios, out, files, as_json) -> None:
+    """Run SCENARIOS (TOML files or folders) that carry published figures, as workloads/published.
+
+    Prints each figure beside ours, how far ours is off, and whether that is within its tolerance.
+    """
+    from kmbench.analysis.published import judge, published_grid
+    from kmbench.analysis.tables import as_json as json_text
+    from kmbench.analysis.tables import as_text
+    from kmbench.plugins import load_plugins
+
+    plugins = load_plugins(files)
+    warn_failed(plugins)
+    with progress_bar(1) as show:
+        verdicts = judge(find_scenarios(scenarios), plugins, out, show)
+    if as_json:
+        text = json_text([verdict.as_dict() for verdict in verdicts])
+    else:
+        text = as_text(published_grid(verdicts))
+    emit(f"{text}\n".encode(), None)

@@ -1,0 +1,1 @@
+"""Hardware profiles: what an operation costs on a machine, measured or cited."""

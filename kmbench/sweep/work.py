@@ -1,0 +1,175 @@
+"""The worker's side of a sweep: makes the runs of some jobs and stores them, or hands them back.
+
+What arrives are names and parameters; what a run does is looked up among the plugins installed
+where the worker runs.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import time
+import traceback
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from kmbench.errors import KmbenchError
+from kmbench.plugins import Plugins, load_plugins
+from kmbench.runs import Plan, failed_row, make_plans, perform
+from kmbench.store.dataset import write_runs
+from kmbench.sweep.plan import Job, code_of
+
+__all__ = ["TIMED_OUT", "Order", "Report", "greet", "last_words", "run_jobs"]
+
+TIMED_OUT = "Timeout"  # how faulthandler begins what it writes when time is out
+HELD_BYTES = 64 << 20  # results that a worker keeps before it stores them
+
+
+class Order(NamedTuple):
+    """What holds for every job of a sweep."""
+
+    out: str  # folder of the results
+    stream: bool = False  # hand results back instead of storing them
+    timeout_s: float = 0.0  # for one run; ends the process (0 = none)
+    retries: int = 1  # after an error that another try may not meet
+    files: tuple[str, ...] = ()  # local plugin files
+    code: tuple[tuple[str, str], ...] = ()  # fingerprints that the worker's code must have
+
+
+class Report(NamedTuple):
+    """How one run went."""
+
+    run_id: str
+    error: str  # empty: it is there
+    seconds: float  # without compiling
+    stored: Any = None  # arguments of write_run, if they are to be handed back
+
+
+@cache
+def _plugins(files: tuple[str, ...]) -> Plugins:
+    return load_plugins(files)
+
+
+@cache
+def _check_code(files: tuple[str, ...], wanted: tuple[tuple[str, str], ...]) -> None:
+    plugins = _plugins(files)
+    names = [key.removeprefix("code of ") for key, _ in wanted]
+    here = code_of(
+        plugins,
+        tuple(name for name in names if name in plugins.strategies),
+        tuple(name for name in names if name in plugins.workloads),
+    )
+    for key, value in wanted:
+        if here.get(key) != value:
+            raise KmbenchError(f"a worker on {platform.node()} has other {key}")
+
+
+def greet() -> None:
+    """Nothing: a worker that gets here can import kmbench."""
+
+
+def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
+    """Make every run of `jobs`; one that fails is a row like the others.
+
+    Raises KmbenchError when this worker cannot do the sweep at all: other code, or nowhere to
+    store results.
+    """
+    plugins = _plugins(order.files)
+    _check_code(order.files, order.code)
+    reports: list[Report] = []
+    held: list[tuple] = []
+    for job in jobs:
+        plans = make_plans(job.scenario, job.strategies, plugins)
+        for plan, run_id in zip(plans, job.run_ids, strict=True):
+            if plan.run_id != run_id:
+                raise KmbenchError(
+                    f"a worker on {platform.node()} has other versions of kmbench or of a plugin"
+                )
+            stored, error, seconds = _attempt(plan, order)
+            held.append(stored)
+            reports.append(Report(run_id, error, seconds, stored if order.stream else None))
+            if not order.stream and _size(held) > HELD_BYTES:
+                write_runs(order.out, held)
+                held = []
+    if held and not order.stream:
+        write_runs(order.out, held)
+    return reports
+
+
+def _size(held: list[tuple]) -> int:
+    return sum(table.nbytes for _, tables, _ in held for table in tables.values())
+
+
+def _attempt(plan: Plan, order: Order) -> tuple[tuple, str, float]:
+    """Make one run: what to store, the error or nothing, and seconds."""
+    for tries_left in range(order.retries, -1, -1):
+        began = time.perf_counter()
+        _watch(plan.run_id, order)
+        try:
+            stored = perform(plan)
+            return stored, "", time.perf_counter() - began - stored[2]["compile_s"]
+        except Exception as error:
+            if tries_left and not isinstance(error, KmbenchError):
+                continue
+            text = str(error) if isinstance(error, KmbenchError) else _named(error)
+            row = failed_row(plan, text, traceback.format_exc())
+            return (row, {}, None), row["error"], time.perf_counter() - began
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    raise AssertionError("the last try returns")
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+# --- what a worker leaves behind that ends in the middle of a run ---
+
+
+def _traces(out: str) -> Path:
+    return Path(out) / "sweeps" / "running"
+
+
+@cache
+def _trace_file(out: str, process: int) -> IO | None:
+    """This process's file: the run that it is at, and where, should the process end here."""
+    try:
+        folder = _traces(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / f"{platform.node()}-{process}.txt", "w+", encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _watch(run_id: str, order: Order) -> None:
+    """Have the process end with a traceback when the run takes too long, or crashes.
+
+    Python's own timers would not interrupt compiled code.
+    """
+    if not order.timeout_s:
+        return
+    file = _trace_file(order.out, os.getpid())
+    options = {}
+    if file is not None:
+        file.seek(0)
+        file.truncate()
+        file.write(f"{run_id}\n")
+        file.flush()
+        faulthandler.enable(file)
+        options = {"file": file}
+    faulthandler.dump_traceback_later(order.timeout_s, exit=True, **options)
+
+
+def last_words(out: str, run_id: str) -> str:
+    """What the process that ended in this run left behind; empty if nothing."""
+    for path in sorted(_traces(out).glob("*.txt")):
+        try:
+            first, _, rest = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        except OSError:
+            continue
+        if first == run_id and rest:
+            reason, *threads = rest.partition("Extension modules")[0].strip().split("\n\n")
+            return "\n".join([reason.partition("\n")[0], *threads[-1:]])
+    return ""

@@ -1,0 +1,277 @@
+"""Runs a strategy for the conformance kit, in a process of its own, and prints what it saw.
+
+    python -m kmbench.testing.observe plain|compiled|prints NAME... [-p FILE]...
+
+``plain``, with NUMBA_DISABLE_JIT=1: every hook is watched while it runs as Python, so whatever goes
+wrong has a hook and a line.  ``compiled``: the engine as it is used.  ``prints``: the fingerprint
+of every hook.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from kmbench.core.events import NR_CAUSES
+from kmbench.core.fingerprint import fingerprint, plain
+from kmbench.core.hooks import RETURNS
+from kmbench.core.jit import JIT
+from kmbench.core.objects import NOMEM
+from kmbench.core.state import BY_CACHE
+from kmbench.errors import KmbenchError
+from kmbench.plugins import load_plugins
+from kmbench.simulate import Simulation
+from kmbench.strategy import Strategy
+from kmbench.testing.stream import SETUP, events
+
+NR_EVENTS = 1200
+TIMED_EVENTS = 20_000
+SMALL = 1 << 20  # tables up to so many bytes are compared after every event
+
+
+def where(hook: Callable) -> str:
+    """``file:line`` of a hook."""
+    code = plain(hook).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+class Rows(np.recarray):
+    """Records with every index checked; plain Python would take negative ones."""
+
+    def __getitem__(self, row):
+        if isinstance(row, (int, np.integer)) and not 0 <= row < len(self):
+            names = ", ".join(self.dtype.names[:4])
+            raise IndexError(f"row {row} of a table of {len(self)} rows ({names}, ...)")
+        return super().__getitem__(row)
+
+
+class Watch:
+    """Watches hooks that run as Python."""
+
+    def __init__(self, strategy: Strategy):
+        self.problems: list[dict] = []
+        self.charged: Counter = Counter()
+        self.seconds: Counter = Counter()
+        self.ran: list[str] = []
+        self._inner = [0]
+        self.places = {name: f"{name} ({where(hook)})" for name, hook in strategy.hooks.items()}
+
+    def tell(self, check: str, message: str) -> None:
+        """Keep the first problem of each check."""
+        if all(problem["check"] != check for problem in self.problems):
+            self.problems.append({"check": check, "message": message})
+
+    def hook(self, name: str, func: Callable) -> Callable:
+        """`func`, watched."""
+        place = self.places[name]
+
+        def call(S, P, *arguments):
+            counters, paths = S.counter.copy(), S.path["count"].copy()
+            self._inner.append(0)
+            began = time.perf_counter()
+            answer = func(S, P, *arguments)
+            self.seconds[name] += time.perf_counter() - began
+            net = int(S.counter["usage"][2:4].sum() - counters["usage"][2:4].sum())
+            self.charged[name] += net - self._inner.pop()
+            self._inner[-1] += net
+            self.ran.append(name)
+            self._counters(place, S, counters, paths)
+            self._answer(name, place, S, answer, arguments)
+            return answer
+
+        return call
+
+    def _counters(self, place: str, S, before: np.ndarray, paths: np.ndarray) -> None:
+        if (S.counter["usage"] < 0).any():
+            row = int(np.argmax(S.counter["usage"] < 0))
+            pages = int(S.counter["usage"][row])
+            which = ("memory", "kmem")[row % 2]
+            self.tell(
+                "counters",
+                f"{place}: leaves the {which} counter of group {row // 2} at {pages} pages: more "
+                f"was uncharged than charged",
+            )
+        for field in ("watermark", "failcnt"):
+            if (S.counter[field] < before[field]).any():
+                self.tell("counters", f"{place}: {field} of a counter goes down")
+        if (S.path["count"] < paths).any():
+            self.tell("counters", f"{place}: the count of a path goes down")
+
+    def _answer(self, name: str, place: str, S, answer, arguments: tuple) -> None:
+        if RETURNS[name] != "row" or isinstance(answer, (float, str)) or answer is None:
+            return
+        if name == "select":
+            caches = int(S.k["nr_caches"][0])
+            fits = -NR_CAUSES < answer < caches
+            if fits and answer > 0 and S.cache["root"][answer] != arguments[2]:
+                fits = False
+            expected = f"cache {arguments[2]}, a copy of it, or -CAUSE_*"
+        else:
+            groups = int(S.k["nr_groups"][0])
+            fits = answer in (NOMEM, BY_CACHE) or -NR_CAUSES < answer < groups
+            expected = f"a group below {groups}, 0, -CAUSE_* or NOMEM"
+        if not fits:
+            self.tell("rows", f"{place}: returns {answer}; expected {expected}")
+
+    def raised(self, error: Exception, strategy: Strategy) -> None:
+        """Say which hook and line raised."""
+        frames = traceback.extract_tb(error.__traceback__)
+        codes = {
+            (plain(hook).__code__.co_filename, plain(hook).__code__.co_name): name
+            for name, hook in strategy.hooks.items()
+        }
+        hook = next((codes[at] for at in ((f.filename, f.name) for f in frames) if at in codes), "")
+        files = {plain(h).__code__.co_filename for h in strategy.hooks.values()}
+        own = [frame for frame in frames if frame.filename in files]
+        at = own[-1] if own else frames[-1]
+        check = "bounds" if isinstance(error, IndexError) else "plain"
+        text = f"{hook} ({at.filename}:{at.lineno}): {type(error).__name__}: {error}"
+        self.tell(check, text.strip())
+
+
+def tables_digest(S, P) -> str:
+    """A hash of all small tables."""
+    whole = hashlib.blake2b(digest_size=8)
+    for table in (*S, *P):
+        if table.nbytes <= SMALL:
+            whole.update(np.ascontiguousarray(table).view(np.uint8))
+    return whole.hexdigest()
+
+
+def conservation(S) -> str:
+    """What does not add up, or nothing."""
+    k = S.k[0]
+    pages = int(k["nr_free_pages"] + k["nr_slab_pages"] + k["nr_kernel_pages"])
+    if pages != SETUP.machine.memory_pages:
+        return f"free, slab and kernel pages are {pages} of {SETUP.machine.memory_pages}"
+    true, billed = int(S.memcg["true_slab"].sum()), int(S.memcg["billed_slab"].sum())
+    unbilled = int(S.unbilled["bytes"].sum())
+    if true != billed + unbilled:
+        return f"objects hold {true} bytes, {billed} are billed and {unbilled} are not"
+    return ""
+
+
+def observe_plain(strategy: Strategy) -> dict:
+    """Every hook watched, on the stream of the kit; ends at the first exception."""
+    watch = Watch(strategy)
+    digests: list[str] = []
+    ran: list[list[str]] = []
+    complete = False
+    try:
+        simulation = Simulation(SETUP, strategy)
+        simulation.S, simulation.P = (
+            type(tables)(*(table.view(Rows) for table in tables))
+            for tables in (simulation.S, simulation.P)
+        )
+        for name, hook in strategy.hooks.items():
+            setattr(simulation.engine.hooks, name, watch.hook(name, plain(hook)))
+        stream = events(NR_EVENTS)
+        for i in range(len(stream)):
+            watch.ran = []
+            simulation.feed(stream[i : i + 1])
+            digests.append(tables_digest(simulation.S, simulation.P))
+            ran.append(sorted(set(watch.ran)))
+            if wrong := conservation(simulation.S):
+                watch.tell("conservation", f"{_places(watch, ran[-1])}: after event {i}, {wrong}")
+        _teardown(simulation, watch)
+        complete = True
+    except KmbenchError as error:
+        watch.tell("plain", str(error))
+    except Exception as error:
+        watch.raised(error, strategy)
+    slowest = max(watch.seconds, key=watch.seconds.get, default="")
+    return {
+        "problems": watch.problems, "complete": complete, "digests": digests, "ran": ran,
+        "places": watch.places,
+        "slowest": watch.places.get(slowest, "no hook"),
+    }  # fmt: skip
+
+
+def _places(watch: Watch, names: list[str]) -> str:
+    return ", ".join(watch.places[name] for name in names) or "no hook"
+
+
+def _teardown(simulation: Simulation, watch: Watch) -> None:
+    """After everything is gone: no charge, no metadata, no copy, nothing in stocks."""
+    pages = simulation.teardown()
+    S = simulation.S
+    if pages:
+        parts = [
+            f"{watch.places[name]} charged {net:+,} pages in all"
+            for name, net in watch.charged.items()
+            if net
+        ]
+        watch.tell(
+            "leak",
+            f"{pages} pages stay charged after everything is gone: {'; '.join(parts) or 'no hook'}",
+        )
+    left = int(S.k["metadata"][0])
+    if left:
+        makers = [n for n in ("select", "cg_create", "slab_new", "post_alloc") if n in watch.places]
+        watch.tell(
+            "leak", f"{_places(watch, makers)}: {left} bytes of copies or vectors stay at the end"
+        )
+
+
+def observe_compiled(strategy: Strategy) -> dict:
+    """The compiled engine on the same stream, twice, and its speed beside `none`."""
+    try:
+        simulations = [Simulation(SETUP, strategy) for _ in range(2)]
+    except KmbenchError as error:
+        return {"error": str(error)}
+    stream = events(NR_EVENTS)
+    digests: list[list[str]] = []
+    for simulation in simulations:
+        digests.append([])
+        for i in range(len(stream)):
+            simulation.feed(stream[i : i + 1])
+            digests[-1].append(tables_digest(simulation.S, simulation.P))
+    return {
+        "digests": digests[0], "again": digests[1], "cache_hit": simulations[0].cache_hit,
+        "ns": nanoseconds(strategy), "none_ns": nanoseconds(Strategy("none", "", "")),
+    }  # fmt: skip
+
+
+def nanoseconds(strategy: Strategy) -> float:
+    """Engine time of an event, the best of several rounds."""
+    stream = events(TIMED_EVENTS, seed=1)
+    best = float("inf")
+    for _ in range(5):
+        simulation = Simulation(SETUP, strategy)
+        began = time.perf_counter()
+        simulation.feed(stream)
+        best = min(best, time.perf_counter() - began)
+    return 1e9 * best / len(stream)
+
+
+def observe_prints(strategy: Strategy) -> dict:
+    """Fingerprints, which must be the same in every process."""
+    try:
+        return {name: fingerprint([hook]) for name, hook in strategy.hooks.items()}
+    except KmbenchError as error:
+        return {"error": str(error)}
+
+
+MODES = {"plain": observe_plain, "compiled": observe_compiled, "prints": observe_prints}
+
+
+def main() -> None:
+    """Observe the strategies and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("names", nargs="+")
+    parser.add_argument("-p", "--plugin", action="append", default=[])
+    options = parser.parse_args()
+    assert (options.mode == "plain") != JIT, "plain runs with NUMBA_DISABLE_JIT=1"
+    plugins = load_plugins(tuple(options.plugin))
+    seen = {name: MODES[options.mode](plugins.strategy(name)) for name in options.names}
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Readers answer or refuse in one line, whatever is done to their files."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from kmbench.errors import KmbenchError
+
+ROOT = Path(__file__).parent.parent
+
+
+def _fuzz():
+    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FUZZ = _fuzz()
+
+
+@pytest.mark.parametrize("kind", FUZZ.KINDS)
+def test_damaged_files_are_answered_or_refused_in_one_line(tmp_path, kind):
+    feeder = FUZZ.KINDS[kind](tmp_path)
+    verdicts = set()
+    for number in range(60):
+        try:
+            feeder.feed(number)
+            verdicts.add("answered")
+        except KmbenchError as error:
+            assert "\n" not in str(error)
+            verdicts.add("refused")
+    assert "refused" in verdicts
+    if kind != "grid":  # most damage to a grid is an error
+        assert "answered" in verdicts
+
+
+def test_damage_follows_from_the_number_alone(tmp_path):
+    import random
+
+    first, again, other = (FUZZ.damage(b"abcdef" * 20, random.Random(n)) for n in (1, 1, 2))
+    assert first == again != other

@@ -1,0 +1,352 @@
+"""Hardware profiles: validation, pricing by hand, published figures, calibration."""
+
+import copy
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+import kmbench
+from kmbench.analysis.compare import compare
+from kmbench.analysis.pricing import closed_loop, fetch_ns, near_ns, price_runs
+from kmbench.analysis.published import CALIBRATED, judge, published_grid
+from kmbench.cli.hardware import command as hardware_command
+from kmbench.core.jit import JIT
+from kmbench.core.paths import PATHS, Ops
+from kmbench.errors import UsageProblem
+from kmbench.hardware.profile import (
+    COSTS,
+    FIXED,
+    Cost,
+    Profile,
+    load_profile,
+    profile_from,
+    profile_names,
+)
+from kmbench.published import published_from
+from kmbench.store.schema import LINE_VECTOR, VECTOR
+
+PUBLISHED = Path(__file__).parent.parent / "workloads" / "published"
+
+
+def profile(**ns) -> Profile:
+    """A profile whose costs are 0 but for those given."""
+    return Profile("p", "d", {name: Cost(ns.get(name, 0.0), "here") for name in COSTS})
+
+
+# -- profiles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_profiles_say_where_every_number_comes_from_and_survive_toml(name):
+    loaded = load_profile(name)
+    assert loaded.name == name
+    assert set(loaded.costs) == set(COSTS)
+    assert all(cost.source.strip() for cost in loaded.costs.values())
+    again = profile_from(tomllib.loads(loaded.to_toml()), "again")
+    assert again == loaded and again.label == loaded.label
+
+
+def test_a_label_tells_machines_apart():
+    a, b = profile(br=1.0), profile(br=2.0)
+    assert a.label != b.label and a.label.startswith("p ")
+    assert a.label == profile(br=1.0).label
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("costs", "br", "ns"), -1, "costs.br.ns = -1: expected nanoseconds"),
+        (("costs", "br", "ns"), "x", "costs.br.ns = 'x': expected nanoseconds"),
+        (("costs", "br", "ns"), float("nan"), "costs.br.ns = nan: expected nanoseconds"),
+        (("costs", "br", "source"), "", "costs.br.source: expected where"),
+        (("costs", "br"), 3, "costs.br: expected { ns = NUMBER, source = TEXT }"),
+        (("costs", "br", "quartiles"), [1.0], "costs.br.quartiles: expected two numbers"),
+        (("costs", "bra"), {}, "unknown cost 'bra'; did you mean 'br'?"),
+        (("costs",), [], "costs: expected a table"),
+        (("cpus",), 0, "cpus = 0: expected a whole number, 1 to 4096"),
+        (("page_size",), 5000, "page_size = 5000: expected a power of two"),
+        (("nodes",), 200, "nodes = 200: expected at most one a CPU"),
+        (("memory",), "much", "memory = 'much': expected as in '16 GiB'"),
+        (("name",), "", "name = '': expected a string"),
+        (("speed",), 1, "unknown key 'speed'"),
+    ],
+)
+def test_a_bad_profile_is_told_by_field(path, value, words):
+    values = copy.deepcopy(tomllib.loads(load_profile("laptop").to_toml()))
+    at = values
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    with pytest.raises(UsageProblem) as problem:
+        profile_from(values, "my.toml")
+    assert words in str(problem.value) and "my.toml" in str(problem.value)
+
+
+def test_unknown_profiles_are_told(tmp_path):
+    with pytest.raises(UsageProblem, match="did you mean 'laptop'"):
+        load_profile("laptob")
+    with pytest.raises(UsageProblem, match="no such hardware profile"):
+        load_profile("x.toml", tmp_path)
+    with pytest.raises(UsageProblem, match="t: hardware: unknown hardware profile"):
+        kmbench.Scenario(name="t", workload="spread", hardware="nope")
+
+
+def test_scaling_leaves_what_other_cpus_decide():
+    scaled = load_profile("server").scaled(3)
+    for name, cost in load_profile("server").costs.items():
+        assert scaled.ns(name) == (cost.ns if name in FIXED else 3 * cost.ns)
+
+
+# -- prices --------------------------------------------------------------------------------
+
+
+def ops_rows(*rows):
+    """Table ``ops`` of run r: (phase, count, Ops) each."""
+    columns = {"run_id": ["r"] * len(rows), "phase": [phase for phase, *_ in rows]}
+    for i, kind in enumerate(Ops._fields):
+        columns[kind] = [count * ops[i] for _, count, ops in rows]
+    return pl.DataFrame(columns).lazy()
+
+
+def runs_row(**values):
+    row = {"run_id": "r", "allocs": 10, "frees": 5, "cpus": 2, "nodes": 1, "running": 2,
+           "think_ns": 0, "hot_line_writes": 0.0, "hardware": "?"}  # fmt: skip
+    return pl.DataFrame([row | values])
+
+
+def test_ops_are_the_vectors_of_the_schema():
+    assert Ops._fields == (*VECTOR, *LINE_VECTOR)
+
+
+def test_prices_by_hand():
+    costs = profile(br=1.0, ptr_l1=2.0, ptr_l2=10.0, ptr_l3=100.0, atom=5.0, line_socket=50.0,
+                    line_remote=200.0, wait=7.0)  # fmt: skip
+    ops = ops_rows(
+        ("alloc", 10, Ops(br=2, ptr=1)),  # 40
+        ("slab", 1, Ops(ptr=3)),  # 30
+        ("page", 1, Ops(ptr=1)),  # 10
+        ("free", 5, Ops(br=1, ptr=2)),  # 25
+        ("charge", 4, Ops(atom=1, ptr=1)),  # 28
+        ("line", 1, Ops(near=2, far=1, wait=1)),  # 100 + 200 + 7
+        ("group", 1, Ops(ptr=9)),  # of no object
+    )
+    row = price_runs(runs_row(), ops, costs).row(0, named=True)
+    assert row["alloc_ns"] == 8.0
+    assert row["free_ns"] == 5.0
+    assert row["charge_ns"] == pytest.approx(2.8)
+    assert row["line_ns"] == pytest.approx(30.7)
+    assert row["pair_ns"] == pytest.approx(46.5)
+    assert row["pairs_per_s"] == pytest.approx(2e9 / 15.8)  # nothing is shared
+    assert row["hardware"] == costs.label
+
+
+def test_a_run_without_allocations_has_no_price():
+    row = price_runs(runs_row(allocs=0), ops_rows(("alloc", 1, Ops(br=1))), profile(br=1.0))
+    assert row["pair_ns"].to_list() == [None]
+
+
+def test_lines_come_from_siblings_cores_and_sockets():
+    machine = profile(line_core=10.0, line_socket=50.0, line_remote=130.0)
+    machine = Profile("p", "d", machine.costs, cpus=8, nodes=2, threads_per_core=2)
+    assert near_ns(machine) == pytest.approx((10 + 2 * 50) / 3)
+    assert fetch_ns(machine, 8, 2) == pytest.approx((3 * near_ns(machine) + 4 * 130) / 7)
+    assert fetch_ns(machine, 1, 1) == 0
+
+
+def test_rate_of_many_cpus():
+    assert closed_loop(100, 0, 8) == pytest.approx(8e7)  # nothing to wait for
+    assert closed_loop(100, 20, 1) == pytest.approx(1e9 / 120)  # nobody to wait for
+    assert closed_loop(100, 20, 1000) == pytest.approx(1e9 / 20, rel=1e-3)  # the line is busy
+    rates = [closed_loop(100, 20, n) for n in range(1, 50)]
+    assert all(a <= b for a, b in zip(rates, rates[1:], strict=False))
+
+
+# -- runs ----------------------------------------------------------------------------------
+
+
+def pairs(**parameters):
+    given = {"pairs": 400, "tasks": 4, "size": 64} | parameters
+    machine = kmbench.scenario.Machine(cpus=4, nodes=2)
+    return kmbench.Scenario(
+        name="p", workload="slab_pairs", parameters=given, machine=machine, sample_every="0 ns"
+    )
+
+
+def test_counts_are_priced_alike_when_made_and_later(tmp_path):
+    scenario = pairs()
+    results = kmbench.run(scenario, ["none", "linux-6.18"], out=tmp_path)
+    runs = results.runs.sort("strategy").collect()
+    assert runs["hardware"].to_list() == [scenario.profile().label] * 2
+    again = price_runs(runs, results.ops, scenario.profile())
+    assert again["pair_ns"].to_list() == runs["pair_ns"].to_list()
+    other = load_profile("power8-10")
+    cell = compare(results, metrics=["pair_ns", "overhead_ns"], hardware=other).frame
+    assert cell["hardware"].unique().to_list() == [other.label]
+    value = {(row["metric"], row["strategy"]): row["value"] for row in cell.to_dicts()}
+    ours, none = value["pair_ns", "linux-6.18"], value["pair_ns", "none"]
+    assert value["overhead_ns", "linux-6.18"] == pytest.approx(ours - none)
+
+
+def test_hardware_gives_the_machine_unless_the_file_does(tmp_path):
+    path = tmp_path / "s.toml"
+    text = 'hardware = "power8-10"\n[workload]\nplugin = "spread"\n'
+    path.write_text(text)
+    machine = kmbench.load_scenario(path).machine
+    assert (machine.cpus, machine.page_size, machine.memory) == (80, 65536, "64 GiB")
+    path.write_text(text + "[machine]\ncpus = 3\n")
+    machine = kmbench.load_scenario(path).machine
+    assert (machine.cpus, machine.page_size) == (3, 65536)
+
+
+def test_lines_move_as_often_as_cpus_take_turns(tmp_path):
+    """Four CPUs on two nodes allocate and free 4 KiB in one group: with locked counters every
+    charge finds the line at the CPU before, which is of the other node, and waits for it."""
+    scenario = pairs(size=4096, groups=1, pairs=400)
+    results = kmbench.run(scenario, ["none", "linux-5.9"], out=tmp_path)
+    ops = {}
+    for name in ("none", "linux-5.9"):
+        (run,) = results.runs.filter(strategy=name).select("run_id").collect()["run_id"]
+        rows = results.ops.filter(pl.col("run_id") == run, phase="line").collect()
+        ops[name] = {row["path"]: row["count"] for row in rows.iter_rows(named=True)}
+    assert ops["none"] == {}
+    row = results.runs.filter(strategy="linux-5.9").collect().row(0, named=True)
+    # kmem of the group: charged and uncharged by each pair, on every CPU in turn
+    assert row["hot_line_writes"] == pytest.approx(2, rel=0.05)
+    assert ops["linux-5.9"]["line_far"] > 0 and "line_near" not in ops["linux-5.9"]
+    moves = row["line_moves_per_alloc"] * row["allocs"]
+    assert moves == pytest.approx(ops["linux-5.9"]["line_far"])
+    assert row["pairs_per_s"] < 4e9 / row["alloc_ns"]
+
+
+def test_who_fetches_a_line_and_who_waits():
+    """One counter, written by given CPUs at given times."""
+    from kmbench.core.events import EVENT, GFP_KERNEL_ACCOUNT, PAGE_ALLOC, PAGES_STACK
+    from kmbench.core.paths import LINE_FAR, LINE_NEAR, LOCK_WAIT
+    from kmbench.core.setup import GroupSpec, Machine, Setup
+
+    setup = Setup(
+        Machine(cpus=4, nodes=2, memory_pages=4096), "3.13", (),
+        (GroupSpec("/", 0), GroupSpec("/a")), 10,
+    )  # fmt: skip
+    simulation = kmbench.Simulation(setup, kmbench.load_plugins().strategy("linux-3.8"))
+    writes = [(0, 0), (0, 100), (2, 200), (1, 300), (3, 5000), (3, 5100)]  # (cpu, ns)
+    events = np.zeros(len(writes), EVENT)
+    events["op"], events["memcg"], events["gfp"] = PAGE_ALLOC, 2, GFP_KERNEL_ACCOUNT
+    events["cache"] = PAGES_STACK
+    events["obj"], events["arg"] = range(1, len(writes) + 1), 7  # more than a batch: no stock
+    events["cpu"], events["t"] = zip(*writes, strict=True)
+    simulation.feed(events)
+    kmem = simulation.S.counter[2 * 2 + 1]
+    assert (kmem["writer"], kmem["near"], kmem["far"], kmem["writes"]) == (4, 2, 1, 6)
+    counts = simulation.S.path["count"]
+    lines = 4  # memory and kmem, of the group and of the root
+    assert (counts[LINE_NEAR], counts[LINE_FAR]) == (2 * lines, lines)
+    assert counts[LOCK_WAIT] == 2 * lines  # by CPU 2 and CPU 1; CPU 3 came late
+
+
+# -- published figures ---------------------------------------------------------------------
+
+ENTRY = {"what": "w", "figure": "none:pair_ns", "value": 20.0, "unit": "ns", "source": "s"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"figure": "none"}, "figure = 'none': expected STRATEGY:METRIC"),
+        ({"value": "x"}, "value = 'x': expected a number"),
+        ({"value": 0}, "value: expected a number other than 0"),
+        ({"sauce": "s"}, "unknown key 'sauce'; did you mean 'source'?"),
+        ({"calibrates": 1}, "calibrates = 1: expected true or false"),
+    ],
+)
+def test_a_bad_entry_is_told(change, words):
+    with pytest.raises(UsageProblem) as problem:
+        published_from([ENTRY | change], "s.toml")
+    assert words in str(problem.value) and "s.toml: published 1" in str(problem.value)
+    with pytest.raises(UsageProblem, match="source: expected a string, there is none"):
+        published_from([{k: v for k, v in ENTRY.items() if k != "source"}], "s.toml")
+
+
+def test_figures_are_judged_after_calibration(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text(
+        """
+sample_every = "0 ns"
+[workload]
+plugin = "slab_pairs"
+pairs = 200
+[[published]]
+what = "base"
+figure = "none:pair_ns"
+value = 123.0
+unit = "ns"
+source = "s"
+calibrates = true
+[[published]]
+what = "the same as itself"
+figure = "none:pair_ns / none:pair_ns"
+value = 1
+unit = "x"
+source = "s"
+[[published]]
+what = "far off"
+figure = "linux-6.18:pair_ns - none:pair_ns"
+value = 1e6
+unit = "ns"
+source = "s"
+reason = "nobody is that slow"
+set = { "workload.size" = 4096 }
+"""
+    )
+    base, same, far = judge([path], kmbench.load_plugins(), tmp_path / "r")
+    assert base.verdict == CALIBRATED and base.ours == pytest.approx(123)
+    assert same.verdict == "met" and same.error == 0
+    assert far.verdict == "missed" and 0 < far.ours < 1000 and -1 < far.error < -0.99
+    notes = published_grid([base, same, far]).notes
+    assert notes[0] == "1 of 2 predictions met" and "[1] nobody is that slow" in notes
+
+
+def test_unknown_strategies_and_metrics_of_figures_are_told(tmp_path):
+    path = tmp_path / "s.toml"
+    for figure, words in (
+        ("nome:pair_ns", "did you mean 'none'"), ("none:pear_ns", "did you mean 'pair_ns'")
+    ):  # fmt: skip
+        path.write_text(
+            '[workload]\nplugin = "slab_pairs"\n[[published]]\nwhat = "w"\nvalue = 1\nunit = "ns"\n'
+            f'source = "s"\nfigure = "{figure}"\n'
+        )
+        with pytest.raises(UsageProblem, match=words):
+            judge([path], kmbench.load_plugins(), tmp_path)
+
+
+def test_at_most_one_entry_of_a_scenario_calibrates_and_none_is_accounted():
+    for path in sorted(PUBLISHED.glob("*.toml")):
+        for entry in kmbench.load_scenario(path).published:
+            if entry.calibrates:
+                assert entry.terms[0][0].strategy == "none", path
+
+
+# -- calibration ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not JIT, reason="probes are compiled code")
+def test_a_quick_calibration_is_a_valid_profile(tmp_path):
+    path = tmp_path / "here.toml"
+    done = CliRunner().invoke(
+        hardware_command, ["calibrate", "--quick", "--name", "here", "-o", str(path)]
+    )
+    assert done.exit_code == 0, done.output
+    made = load_profile(path)
+    assert made.name == "here" and made.cpus >= 1
+    for name in ("ptr_l1", "atom", "spin"):
+        low, high = made.costs[name].quartiles
+        assert 0 < low <= made.ns(name) <= high
+
+
+def test_every_path_of_the_core_has_a_price():
+    phases = {"alloc", "free", "slab", "page", "charge", "line", "group"}
+    assert {path.phase for path in PATHS} <= phases

@@ -1,0 +1,65 @@
+"""The live view: what it says is what the tables say at the end."""
+
+import io
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+import kmbench
+from kmbench.cli.watch import Watch, cache_lines, group_lines
+
+SCENARIO = kmbench.Scenario(
+    "watched", "spread", parameters={"groups": 12, "objects": 30}, sample_every="1 ms"
+)
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """The last picture of a run, its lines, and what was stored."""
+    console = Console(file=io.StringIO(), width=110, force_terminal=False)
+    watch, last = Watch(console, interval=0), {}
+
+    def look(plan, S):
+        last["picture"] = watch.picture(plan, S, 2.0)
+        last["caches"], last["groups"] = cache_lines(S, plan), group_lines(S, plan)
+        watch(plan, S)
+
+    out = tmp_path_factory.mktemp("watched")
+    results = kmbench.run(SCENARIO, ["costa-2012"], out=out, watch=look)
+    console.print(last["picture"])
+    return last, console.file.getvalue(), results
+
+
+def test_lines_are_the_last_sample(seen):
+    last, _, results = seen
+    end = pl.col("sample") == pl.col("sample").max()
+    caches = results.caches.filter(end).collect()
+    assert {(c.name, c.objects, c.live, c.slabs, c.bytes) for c in last["caches"]} == set(
+        caches.select(
+            pl.col("name").cast(pl.String), "num_objs", "live_objs", "num_slabs", "slab_bytes"
+        ).iter_rows()
+    )
+    groups = results.timeline.filter(end).collect()
+    assert {(g.name, g.charged, g.used, g.objects) for g in last["groups"]} == set(
+        groups.select(
+            pl.col("group").cast(pl.String), "kmem_usage",
+            pl.col("true_slab") + pl.col("true_pages"), "objects",
+        ).iter_rows()
+    )  # fmt: skip
+
+
+def test_the_picture(seen):
+    _, text, results = seen
+    events = results.runs.collect()["events"].item()
+    assert f"watched, costa-2012: {events:,} events" in text
+    assert "objs  active" in text
+    assert "dentry-2" in text
+    assert "/g0" in text
+
+
+def test_watching_changes_nothing(seen, tmp_path):
+    plain = kmbench.run(SCENARIO, ["costa-2012"], out=tmp_path)
+    watched = seen[2]
+    for table in ("runs", "timeline", "caches", "ops"):
+        assert getattr(plain, table).collect().equals(getattr(watched, table).collect()), table
