@@ -22,8 +22,8 @@ class Metric(NamedTuple):
     name: str
     """Column and option name."""
     id: str
-    """Short identifier: A accuracy, W waste, Z removed groups, O operations, T time, F
-    failures, S simulator."""
+    """Short identifier: A accuracy, W waste, R reclaim, I isolation, U userland's shrinker, Z
+    removed groups, O operations, T time, F failures, S simulator."""
     unit: str
     """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count``, ``s``, ``ns``, ``events/s`` or
     ``pairs/s``."""

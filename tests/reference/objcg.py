@@ -100,7 +100,8 @@ class ObjCgroup(NoAccounting):
 
     def flush_stocks(self, row):
         for cpu in range(self.host.machine.cpus):
-            self.byte_stock.drain(cpu)
+            for slot in range(len(self.byte_stock.cpus[cpu])):
+                self.byte_stock.drain(cpu, slot)
         self.page_stock.drain_subtree(row)
 
     def _forced(self, gfp) -> bool:
