@@ -3,8 +3,9 @@
 
     python benchmarks/reference.py
 
-runs every strategy on every scenario of `workloads/` and every allocator, over several seeds where
-the seed matters, and keeps the tables `runs` and `ops`, a file each.  Runs are deterministic: the
+runs every strategy on every scenario of `workloads/` (but those of published figures) and every
+allocator, over several seeds where the seed matters, and keeps the tables `runs` and `ops`, a file
+each.  Runs are deterministic: the
 same code makes the same files.  `--only SCENARIO` restricts it, `--check` makes the dataset
 elsewhere and tells whether it is the one that is committed.
 """
@@ -15,7 +16,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import kmbench
@@ -35,13 +35,13 @@ def make(out: Path, only: list[str], seeds: int) -> None:
     with tempfile.TemporaryDirectory() as runs:
         for path in sorted((ROOT / "workloads").rglob("*.toml")):
             scenario = kmbench.load_scenario(path)
-            if only and scenario.name not in only:
-                continue
+            if scenario.published or (only and scenario.name not in only):
+                continue  # published figures are compared by `kmbench published`
             # a recording is the same for every seed
             times = 1 if scenario.workload == "replay" else seeds
             for allocator in ALLOCATORS:
                 print(f"{scenario.name} {allocator} x {times}", file=sys.stderr)
-                kmbench.run(replace(scenario, allocator=allocator), seeds=times, out=runs)
+                kmbench.run(path, seeds=times, out=runs, settings={"allocator": allocator})
         pack(kmbench.open_results(runs), out, TABLES)
 
 

@@ -63,6 +63,11 @@ def content(out: Path) -> dict[str, bytes]:
     }
 
 
+def stored(out: Path) -> int:
+    """Runs that are complete."""
+    return sum(1 for _ in out.glob("runs/[!.]*.parquet"))
+
+
 def readable(out: Path) -> int:
     """Read every table of every complete run; how many there are."""
     if not (out / "runs").is_dir():
@@ -82,17 +87,21 @@ def kills(grid: Path, folder: Path, reference: dict, nr: int) -> dict:
     draw = random.Random(0)
     out = folder / "kills"
     last, whole = 0, len([name for name in reference if name.startswith("runs/")])
-    restarts = went_back = 0
-    for _ in range(nr):
+    restarts = went_back = amid = 0
+    for number in range(nr):
         process = subprocess.Popen(
             command(grid, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
-        time.sleep(draw.uniform(0.0, 4.0))
+        if number % 2:  # half of the kills at any time, half while runs are being stored
+            while process.poll() is None and stored(out) == last:
+                time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 1.0 if number % 2 else 4.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = readable(out)
         went_back += now < last
+        amid += last < now < whole
         last = now
         if now == whole:  # done before all kills: begin again
             assert content(out) == reference
@@ -100,7 +109,7 @@ def kills(grid: Path, folder: Path, reference: dict, nr: int) -> dict:
             last, restarts = 0, restarts + 1
     done = sweep(grid, out)
     return {
-        "kills": nr, "sweeps_completed_under_kills": restarts, "runs_lost": went_back,
+        "kills": nr, "amid_storing": amid, "sweeps_begun_again": restarts, "runs_lost": went_back,
         "ok": done.returncode == 0 and content(out) == reference and not went_back,
     }  # fmt: skip
 

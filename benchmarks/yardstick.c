@@ -1128,6 +1128,7 @@ void run(struct sim *S, const struct event *events, int64_t start, int64_t stop)
 		k->now = e->t;
 		cpu = e->cpu;
 		k->cpu = cpu;
+		k->task = e->task;
 		switch (e->op) {
 		case FREE:
 			if (S->obj[e->obj].slab > 0) {

@@ -1,6 +1,7 @@
 """Writes the reference pages, docs/reference/*.md, from the code; mkdocs runs it before a build."""
 
 import inspect
+import re
 from pathlib import Path
 
 import click
@@ -94,3 +95,8 @@ def write(folder: Path) -> None:
 def on_pre_build(config) -> None:
     """What mkdocs calls."""
     write(Path(config["docs_dir"]) / "reference")
+
+
+def on_page_markdown(markdown: str, page, config, files) -> str:
+    """What mkdocs calls for each page: links to code, which is not in the site, become plain."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", markdown)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import kmbench
+from kmbench.core.hooks import charged
 from kmbench.design import ROWS, Fact, accounting_facts
 from kmbench.fastpath import FastPath, fast_path, spoken
 from kmbench.strategy import Strategy
@@ -78,6 +79,10 @@ def facts(strategy: Strategy) -> dict[str, Fact]:
     counted = measured(fast_path(strategy))
     return {
         **accounting_facts(strategy.accounting(given)),
+        "owner": Fact(
+            "its mm owner's" if "charged" in strategy.hooks else "the task's",
+            strategy.hooks.get("charged", charged),
+        ),
         **strategy.design,
         **{row: Fact(text, counting(strategy, row)) for row, text in counted.items()},
     }

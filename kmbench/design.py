@@ -25,6 +25,7 @@ __all__ = ["MEASURED", "ROWS", "Fact", "accounting_facts", "words"]
 
 ROWS = {
     "selection": "what is accounted",
+    "owner": "charged group",
     "unit": "unit of charge",
     "caches": "caches",
     "meanwhile": "until there is a copy",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kmbench.core.access import BUCKETS, PHASES
-from kmbench.core.state import BY_CACHE, OFFLINE, State
+from kmbench.core.state import BY_CACHE, OFFLINE, UNLIMITED, State
 from kmbench.removed import dead_caches, left_behind
 
 __all__ = ["final_figures", "percentile"]
@@ -16,6 +16,7 @@ def final_figures(S: State) -> dict[str, float | None]:
     return {
         "misattributed_bytes": misattributed(S),
         "limit_overshoot_bytes": float(S.counter["overshoot"].max() * page),
+        "limit_overshoot_share": overshoot_share(S),
         "forced_charge_bytes": float(k["forced_pages"] * page),
         "work_items_lost": float(k["nr_work_lost"]),
         "work_items_duplicate": float(k["nr_work_duplicates"]),
@@ -88,6 +89,12 @@ def percentile(buckets: np.ndarray, share: float) -> np.ndarray:
     totals = buckets.cumsum(axis=1)
     at = (totals >= np.ceil(share * totals[:, -1:])).argmax(axis=1)
     return (1 << at.astype(np.int64)) - 1
+
+
+def overshoot_share(S: State) -> float | None:
+    """Largest overshoot of a counter over its limit; None if no counter has one."""
+    limited = S.counter[(S.counter["limit"] > 0) & (S.counter["limit"] < UNLIMITED)]
+    return float((limited["overshoot"] / limited["limit"]).max()) if len(limited) else None
 
 
 def misattributed(S: State) -> float:

@@ -26,3 +26,9 @@ def kmbench_register_workloads(register: Callable) -> None:
 @hookspec
 def kmbench_register_executors(register: Callable) -> None:
     """Call ``register(executor)`` for each :class:`kmbench.ExecutorPlugin`: where sweeps run."""
+
+
+@hookspec
+def kmbench_register_compositions(register: Callable) -> None:
+    """Call ``register(strategy)`` for each family of designs: a :class:`kmbench.Strategy` that its
+    parameters choose.  It runs when it is named, and is what ``kmbench explore`` looks through."""

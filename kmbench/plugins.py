@@ -40,11 +40,13 @@ class Loaded:
     workloads: list[str] = field(default_factory=list)
     shrinkers: list[str] = field(default_factory=list)
     executors: list[str] = field(default_factory=list)
+    compositions: list[str] = field(default_factory=list)
 
     @property
     def registered(self) -> list[str]:
         """The names of everything it registered."""
-        return self.strategies + self.workloads + self.shrinkers + self.executors
+        everything = self.strategies + self.workloads + self.shrinkers
+        return everything + self.executors + self.compositions
 
 
 class Plugins:
@@ -57,14 +59,16 @@ class Plugins:
         self.strategies: dict[str, Strategy] = {}
         self.workloads: dict[str, Workload] = {}
         self.shrinkers: dict[str, Shrinker] = {}
+        self.compositions: dict[str, Strategy] = {}
         self.executors: dict[str, ExecutorPlugin] = {}
         self.origin: dict[str, Loaded] = {}
 
     def strategy(self, name: str) -> Strategy:
-        """The strategy of that name, else UsageProblem with a suggestion."""
-        if name not in self.strategies:
-            raise unknown("strategy", name, self.strategies)
-        return self.strategies[name]
+        """The strategy or composition of that name, else UsageProblem with a suggestion."""
+        known = self.strategies | self.compositions
+        if name not in known:
+            raise unknown("strategy", name, known)
+        return known[name]
 
     def workload(self, name: str) -> Workload:
         """The workload of that name, else UsageProblem with a suggestion."""
@@ -98,8 +102,11 @@ class Plugins:
                 "kmbench_register_strategies": (Strategy, self.strategies, record.strategies),
                 "kmbench_register_shrinkers": (Shrinker, self.shrinkers, record.shrinkers),
                 "kmbench_register_workloads": (Workload, self.workloads, record.workloads),
+                "kmbench_register_compositions": (
+                    Strategy, self.compositions, record.compositions,
+                ),
                 "kmbench_register_executors": (ExecutorPlugin, self.executors, record.executors),
-            }
+            }  # fmt: skip
             for hook, (kind, known, names) in hooks.items():
                 if register_all := getattr(module, hook, None):
                     register_all(register=self._register(kind, known, names, record))

@@ -5,11 +5,12 @@ import numpy as np
 import kmbench
 from kmbench.core import events as ev
 from kmbench.core.paths import PATHS, PLUGIN_PATH
-from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup
+from kmbench.core.setup import CacheSpec, GroupSpec, Machine, Setup, SlabSpec
 
 MS = 1_000_000
 PLUGINS = kmbench.load_plugins()
 ACCOUNT = ev.GFP_KERNEL_ACCOUNT
+ALLOCATOR = "slub"  # tests that run on both set it
 
 
 def slabs_of(objects=4, name="dentry", order=0, flags=ev.SLAB_ACCOUNT):
@@ -19,6 +20,13 @@ def slabs_of(objects=4, name="dentry", order=0, flags=ev.SLAB_ACCOUNT):
         name, size, size, order, objects, min_order=0, min_partial=0, cpu_partial=0,
         cpu_partial_slabs=0, flags=flags,
     )  # fmt: skip
+
+
+def on_slab(spec):
+    """The cache on SLAB, with per-CPU arrays of a single object."""
+    limits = {"limit": 1, "batchcount": 1, "shared_limit": 0}
+    kept = {name: getattr(spec, name) for name in ("name", "size", "object_size", "order")}
+    return SlabSpec(**kept, objects=spec.objects, flags=spec.flags, **limits)
 
 
 class Run:
@@ -46,7 +54,9 @@ class Run:
         """Two CPUs, the given caches, and the groups below the root."""
         machine = Machine(cpus=2, nodes=nodes, memory_pages=memory_pages, memcg_ids=memcg_ids)
         groups = (GroupSpec("/", 0), *groups)
-        return Setup(machine, "4.19", tuple(caches), groups, max(4096, len(groups) + 1))
+        caches = tuple(map(on_slab, caches)) if ALLOCATOR == "slab" else tuple(caches)
+        nr_objects = max(4096, len(groups) + 1)
+        return Setup(machine, "4.19", caches, groups, nr_objects, allocator=ALLOCATOR)
 
     def event(self, op, **fields):
         event = np.zeros(1, ev.EVENT)
@@ -55,10 +65,11 @@ class Run:
             event[name] = value
         self.sim.feed(event)
 
-    def alloc(self, count=1, memcg=3, gfp=ACCOUNT, cpu=0, cache=1, op=ev.ALLOC, arg=0):
+    def alloc(self, count=1, memcg=3, gfp=ACCOUNT, cpu=0, cache=1, op=ev.ALLOC, arg=0, task=0):
         for _ in range(count):
             self.handle += 1
-            self.event(op, obj=self.handle, memcg=memcg, gfp=gfp, cpu=cpu, cache=cache, arg=arg)
+            who = {"memcg": memcg, "task": task, "cpu": cpu}
+            self.event(op, obj=self.handle, gfp=gfp, cache=cache, arg=arg, **who)
         return list(range(self.handle - count + 1, self.handle + 1))
 
     def free(self, handles, op=ev.FREE, cpu=0, memcg=1):

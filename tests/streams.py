@@ -232,6 +232,7 @@ class StreamWriter:
             event["t"] = self.t
             event["cpu"] = self.choose.integer(0, self.setup.machine.cpus - 1)
             event["memcg"] = self.choose.pick(self._tasks_groups())
+            event["task"] = self.choose.integer(1, 5)
             self._fill(event)
         return events
 
@@ -300,7 +301,8 @@ class StreamWriter:
         absent = [row for row, state in self.state.items() if state is False]
         online = [row for row, state in self.state.items() if state is True and row > 1]
         removed = [row for row, state in self.state.items() if state is None]
-        op = choose.pick((ev.SHRINK, ev.CG_CREATE, ev.CG_OFFLINE, ev.LIMIT_WRITE, ev.CG_RELEASE))
+        ops = (ev.SHRINK, ev.CG_CREATE, ev.CG_OFFLINE, ev.LIMIT_WRITE, ev.CG_RELEASE, ev.ATTACH)
+        op = choose.pick(ops)
         event["op"] = op
         if op == ev.SHRINK:
             event["cache"] = choose.integer(0, len(self.setup.caches))
@@ -322,6 +324,9 @@ class StreamWriter:
             event["memcg"] = choose.pick(removed)
             self.state[int(event["memcg"])] = "released"
             self.focus = None
+        elif op == ev.ATTACH:
+            event["arg"] = choose.pick(self._tasks_groups())
+            event["cache"] = choose.integer(0, 1)
         elif op == ev.LIMIT_WRITE and online:
             event["memcg"] = choose.pick(online)
             event["cache"] = choose.pick((ev.COUNTER_MEMORY, ev.COUNTER_KMEM))

@@ -97,12 +97,12 @@ def test_values_of_parameters_in_order():
 
 
 def test_large_timelines_are_read_in_bounded_memory():
-    """Three times the rows must not take three times the memory."""
+    """What many more rows take is less than those rows are."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     code = (
         "import sys, tempfile, pathlib; sys.path.insert(0, 'benchmarks'); import scan\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
-        "    for rows in (200_000, 1_200_000):\n"
+        "    for rows in (100_000, 700_000):\n"
         "        at = pathlib.Path(folder, str(rows))\n"
         "        scan.write_timelines(at, rows, 40)\n"
         "        print(scan.measure('compare', str(at), '--groups')[1])\n"
@@ -112,5 +112,5 @@ def test_large_timelines_are_read_in_bounded_memory():
         env={**os.environ, "POLARS_MAX_THREADS": "2"},
     )  # fmt: skip
     small, large = map(int, done.stdout.split())
-    raw = 1_000_000 * 20 * 8  # bytes of the rows that the larger one has more
+    raw = 600_000 * 20 * 8  # bytes of the rows that the larger one has more
     assert large - small < raw, f"{small >> 20} MiB, {large >> 20} MiB"

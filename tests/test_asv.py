@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,35 @@ def test_what_is_not_of_asv_is_named(tmp_path, content, words):
     assert str(file) in str(problem.value)
 
 
+def damaged(value, rng):
+    """``value`` with something else in a random place."""
+    other = [None, 7, -1e308, 10**40, "x", [], {}, [[]], {"a": [None]}, True]
+    if rng.random() < 0.25 or not isinstance(value, (dict, list)) or not value:
+        return rng.choice(other)
+    if isinstance(value, list):
+        i = rng.randrange(len(value))
+        return [damaged(v, rng) if i == j else v for j, v in enumerate(value)]
+    key = rng.choice(sorted(value))
+    return {k: damaged(v, rng) if k == key else v for k, v in value.items()}
+
+
+def test_damaged_results_are_one_line(tmp_path):
+    rng = random.Random(3)
+    file = write_asv(tmp_path, "here", NEW, [1e6, 1e6])
+    about = tmp_path / "results" / "benchmarks.json"
+    texts = {path: path.read_text() for path in (file, about)}
+    refused = 0
+    for _ in range(400):
+        path = rng.choice(list(texts))
+        path.write_text(json.dumps(damaged(json.loads(texts[path]), rng)))
+        try:
+            import_asv(tmp_path, tmp_path / "out")
+        except UsageProblem:
+            refused += 1
+        path.write_text(texts[path])
+    assert 50 < refused < 400
+
+
 def test_commands(tmp_path, capfd):
     out = str(tmp_path / "out")
     assert app.main(["asv", "import", str(tmp_path), "--dir", out]) == 2
@@ -165,6 +195,10 @@ def test_the_suite_itself(tmp_path):
 
     import_asv(tmp_path, tmp_path / "out")
     frame = open_speed(tmp_path / "out").collect()
-    slabs = frame.filter(pl.col("benchmark").cast(pl.String).str.contains("slab_bytes"))
+    slabs = frame.filter(
+        pl.col("benchmark").cast(pl.String).str.contains("slab_bytes"),
+        pl.col("parameters").str.contains('"allocator": "slub"'),
+    )
+    assert slabs.height == len(commits)
     assert set(slabs["value"]) == {98_304.0}  # the same number on both commits: 24 slabs of 4 KiB
     assert json.loads(slabs["parameters"][0])["scenario"] == "spread"

@@ -53,10 +53,9 @@ def test_first_party_strategies_pass_what_plain_python_shows():
 
 
 @needs_jit
-@pytest.mark.parametrize("name", ["linux-6.18", "costa-2012"])
-def test_first_party_strategies_conform(capsys, name):
+def test_a_first_party_strategy_conforms(capsys):
     checks = [word for check in CHECKS if check != "speed" for word in ("--check", check)]
-    assert main(["plugins", "check", name, "--json", *checks]) == 0
+    assert main(["plugins", "check", "linux-6.18", "--json", *checks]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["check"] for row in found] == [check for check in CHECKS if check != "speed"]
     assert all(row["ok"] and row["message"] == "" for row in found)

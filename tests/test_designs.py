@@ -1,14 +1,16 @@
 """The historic designs on the compiled core: limits, migration, removal, work items, teardown."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 import kmbench
 import streams
 from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
+from kmbench.analysis.summary import _duplicate_partials
 from kmbench.core import events as ev
 from kmbench.core.jit import JIT
-from kmbench.core.sample import TOTAL_COLUMNS
+from kmbench.core.sample import CACHE_COLUMNS, TOTAL_COLUMNS
 from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.final import final_figures
 
@@ -287,6 +289,27 @@ def test_figures_of_forced_charges():
     run.alloc(4, gfp=ACCOUNT | ev.GFP_NOFAIL)
     figures = final_figures(run.S)
     assert figures["limit_overshoot_bytes"] == figures["forced_charge_bytes"] == 3 * 4096
+
+
+@pytest.mark.parametrize(("cpu", "pairs"), [(0, 1), (1, 0)])
+def test_duplicate_partials_are_pairs_of_cache_and_node(cpu, pairs):
+    """Copies of two groups with a partial slab each, on the same node or on two."""
+    run = Run("costa-2012", nodes=2)
+    for memcg, on in ((3, 0), (4, cpu)):
+        run.free(run.alloc(8, memcg=memcg, cpu=on)[:1], cpu=on)
+    run.event(ev.SAMPLE)
+    columns = zip(CACHE_COLUMNS, run.sim.tables()[1], strict=True)
+    frame = pl.DataFrame(dict(columns)).lazy()
+    wanted = {"duplicate_partials": pairs, "duplicate_partial_bytes": pairs * 2 * 1024}
+    assert _duplicate_partials(frame, 1) == wanted
+
+
+def test_overshoot_as_a_share_of_the_limit():
+    run = Run("ubc-2006", [slabs_of(1)], c=(-1, 2), d=(-1, 8))
+    assert final_figures(run.S)["limit_overshoot_share"] == 0
+    run.alloc(5, gfp=ACCOUNT | ev.GFP_NOFAIL)
+    assert final_figures(run.S)["limit_overshoot_share"] == 1.5
+    assert final_figures(Run("ubc-2006").S)["limit_overshoot_share"] is None
 
 
 def test_misattributed_is_billed_to_a_stranger():

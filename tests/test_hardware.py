@@ -1,6 +1,7 @@
 """Hardware profiles: validation, pricing by hand, published figures, calibration."""
 
 import copy
+import json
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import kmbench
 from kmbench.analysis.compare import compare
 from kmbench.analysis.pricing import closed_loop, fetch_ns, near_ns, price_runs
 from kmbench.analysis.published import CALIBRATED, judge, published_grid
+from kmbench.cli.app import main
 from kmbench.cli.hardware import command as hardware_command
 from kmbench.core.jit import JIT
 from kmbench.core.paths import PATHS, Ops
@@ -350,3 +352,61 @@ def test_a_quick_calibration_is_a_valid_profile(tmp_path):
 def test_every_path_of_the_core_has_a_price():
     phases = {"alloc", "free", "slab", "page", "charge", "line", "group"}
     assert {path.phase for path in PATHS} <= phases
+
+
+# -- command line --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text('sample_every = "0 ns"\n[workload]\nplugin = "slab_pairs"\npairs = 100\n')
+    return path
+
+
+def test_runs_on_several_machines_are_never_mixed(small, tmp_path, capsys):
+    out = tmp_path / "r"
+    here = tmp_path / "here.toml"
+    here.write_text(load_profile("laptop").scaled(2).to_toml())
+    arguments = ["run", str(small), "-s", "none", "-s", "linux-6.18", "--out", str(out)]
+    assert main([*arguments, "--hardware", "laptop", "--hardware", str(here)]) == 0
+    frame = compare(kmbench.open_results(out), metrics=["pair_ns"]).frame
+    none = frame.filter(strategy="none").sort("value")
+    assert none["hardware"].n_unique() == 2 and none["cpus"].to_list() == [8, 8]
+    assert 1.9 < none["value"][1] / none["value"][0] <= 2  # but for the FIXED costs
+    capsys.readouterr()
+    assert main(["compare", str(out), "--hardware", "power8-10", "--metric", "T5"]) == 0
+    assert load_profile("power8-10").label in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["hardware", "show", "laptob"], "did you mean 'laptop'"),
+        (["run", "SMALL", "--hardware", "nope"], "unknown hardware profile 'nope'"),
+        (["run", "SMALL", "--hardware", "nope.toml"], "no such hardware profile"),
+        (["published", "SMALL"], "none of the scenarios has [[published]] figures"),
+        (["published", "nowhere.toml"], "nowhere.toml: no such scenario file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, small, capsys):
+    assert main([str(small) if word == "SMALL" else word for word in arguments]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_profiles_are_shown_with_their_sources(capsys):
+    assert main(["hardware", "show", "--json"]) == 0
+    shown = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert set(shown) == set(profile_names())
+    assert main(["hardware", "show", "laptop"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{shown['laptop']['costs'][cost]['ns']:.2f}" in text for cost in COSTS)
+
+
+def test_published_figures_as_json(tmp_path, capsys):
+    path = PUBLISHED / "recording-vm-2026.toml"
+    assert main(["published", str(path), "--out", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["verdict"] for one in told][0] == CALIBRATED
+    assert all(one["ours"] > 0 and one["source"] for one in told)

@@ -24,10 +24,10 @@ class Shrinker:
         self.refuses = refuses
         vm = SimpleNamespace(
             rules=rules, batch=batch, seeks=2, at_least_batch=0, scanned_objects=0, cost=0,
-            object_ns=0, cpu=0,
+            object_ns=0,
         )  # fmt: skip
         self.S = SimpleNamespace(
-            vm=[vm], k=[SimpleNamespace(release=0)], P=None, Q=None,
+            vm=[vm], k=[SimpleNamespace(release=0, cpu=0)], P=None, Q=None,
             R=SimpleNamespace(scan=self.scan),
         )  # fmt: skip
         self.owner = SimpleNamespace(deferred=0)

@@ -1,6 +1,7 @@
 """The live view: what it says is what the tables say at the end."""
 
 import io
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -14,9 +15,10 @@ SCENARIO = kmbench.Scenario(
 )
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+@pytest.fixture(scope="module", params=["slub", "slab"])
+def seen(request, tmp_path_factory):
     """The last picture of a run, its lines, and what was stored."""
+    scenario = replace(SCENARIO, allocator=request.param)
     console = Console(file=io.StringIO(), width=110, force_terminal=False)
     watch, last = Watch(console, interval=0), {}
 
@@ -26,13 +28,13 @@ def seen(tmp_path_factory):
         watch(plan, S)
 
     out = tmp_path_factory.mktemp("watched")
-    results = kmbench.run(SCENARIO, ["costa-2012"], out=out, watch=look)
+    results = kmbench.run(scenario, ["costa-2012"], out=out, watch=look)
     console.print(last["picture"])
-    return last, console.file.getvalue(), results
+    return last, console.file.getvalue(), results, scenario
 
 
 def test_lines_are_the_last_sample(seen):
-    last, _, results = seen
+    last, _, results, _ = seen
     end = pl.col("sample") == pl.col("sample").max()
     caches = results.caches.filter(end).collect()
     assert {(c.name, c.objects, c.live, c.slabs, c.bytes) for c in last["caches"]} == set(
@@ -50,7 +52,7 @@ def test_lines_are_the_last_sample(seen):
 
 
 def test_the_picture(seen):
-    _, text, results = seen
+    _, text, results, _ = seen
     events = results.runs.collect()["events"].item()
     assert f"watched, costa-2012: {events:,} events" in text
     assert "objs  active" in text
@@ -59,7 +61,7 @@ def test_the_picture(seen):
 
 
 def test_watching_changes_nothing(seen, tmp_path):
-    plain = kmbench.run(SCENARIO, ["costa-2012"], out=tmp_path)
-    watched = seen[2]
+    *_, watched, scenario = seen
+    plain = kmbench.run(scenario, ["costa-2012"], out=tmp_path)
     for table in ("runs", "timeline", "caches", "ops"):
         assert getattr(plain, table).collect().equals(getattr(watched, table).collect()), table

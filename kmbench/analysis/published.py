@@ -137,7 +137,7 @@ def calibrated(profile: Profile, entry: Published, results: Results) -> Profile:
 
 
 def _figure(entry: Published, results: Results, profile: Profile) -> float | None:
-    runs = load_runs(results, results.run_ids(), profile)
+    runs = load_runs(results, results.run_ids(), hardware=profile)
     terms, sign = entry.terms
     values = [_value(runs, term) for term in terms]
     if any(value is None for value in values):
@@ -156,13 +156,13 @@ def _value(runs: pl.DataFrame, term: Term) -> float | None:
 
 def published_grid(verdicts: list[Verdict]) -> Grid:
     """The table of `verdicts`, reasons for known misses below."""
-    columns = [Column("figure", left=True), Column("published"), Column("ours"), Column("error"),
-               Column("within"), Column("verdict", left=True)]  # fmt: skip
+    columns = [Column("figure", left=True), Column("published"), Column("ours"),
+               Column("error (allowed)"), Column("verdict", left=True)]  # fmt: skip
     rows, notes, reasons = [], [], []
     last = ""
     for v in verdicts:
         if v.scenario != last:
-            rows.append([f"{v.scenario} ({v.hardware})", *[""] * 5])
+            rows.append([f"{v.scenario} ({v.hardware})", *[""] * 4])
             sources = {e.entry.source for e in verdicts if e.scenario == v.scenario}
             notes += [f"{v.scenario}: {source}" for source in sorted(sources)]
             last = v.scenario
@@ -173,10 +173,10 @@ def published_grid(verdicts: list[Verdict]) -> Grid:
             mark = f" [{reasons.index(v.entry.reason) + 1}]"
         ours = "-" if v.ours is None else _number(v.ours)
         error = "-" if v.error is None else f"{v.error:+.0%}"
-        rows.append([
-            f"  {v.entry.what}", f"{_number(v.entry.value)} {v.entry.unit}".rstrip(), ours, error,
-            f"{v.entry.tolerance:.0%}", v.verdict + mark,
-        ])  # fmt: skip
+        if v.verdict != CALIBRATED:
+            error += f" ({v.entry.tolerance:.0%})"
+        value = f"{_number(v.entry.value)} {v.entry.unit}".replace(" /", "/")
+        rows.append([f"  {v.entry.what}", value, ours, error, v.verdict + mark])
     told = [v.verdict for v in verdicts if v.verdict != CALIBRATED]
     notes = [f"{told.count(MET)} of {len(told)} predictions met", *notes]
     notes += [f"[{i}] {reason}" for i, reason in enumerate(reasons, 1)]
@@ -184,4 +184,7 @@ def published_grid(verdicts: list[Verdict]) -> Grid:
 
 
 def _number(value: float) -> str:
+    for limit, letter in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{letter}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -161,23 +161,30 @@ def _cache_metrics(
 
 
 def _duplicate_partials(caches: pl.LazyFrame, nr_samples: int) -> dict[str, float | None]:
-    """W4: caches of which several copies have partial slabs on their nodes' lists."""
-    family = pl.when(pl.col("root") > 0).then(pl.col("root")).otherwise(pl.col("cache"))
-    free = (pl.col("num_objs") - pl.col("active_objs")) * pl.col("size")
-    row = (
-        caches.filter(pl.col("node_partial") > 0)
-        .group_by("sample", family.alias("family"))
-        .agg(copies=pl.len(), free=free.sum())
-        .filter(pl.col("copies") > 1)
-        .select(pl.len(), pl.col("free").sum())
-        .collect()
-        .row(0)
-    )
+    """W4: caches and nodes where several copies have partial slabs."""
     if not nr_samples:
         return {}
+    family = pl.when(pl.col("root") > 0).then(pl.col("root")).otherwise(pl.col("cache"))
+    one_node = (pl.col("node_partial") > 0).cast(pl.Int64)
+    rows = caches.select(
+        "sample",
+        "cache",
+        family=family,
+        nodes=_optional(caches, "partial_nodes", one_node),
+        free=(pl.col("num_objs") - pl.col("active_objs")) * pl.col("size"),
+    ).filter(pl.col("nodes") > 0)
+    several = [
+        rows.filter(pl.col("nodes") // 2**node % 2 == 1)
+        .filter(pl.len().over("sample", "family") > 1)
+        .with_columns(node=node)
+        for node in range(_scalar(rows.select(pl.col("nodes").max())).bit_length())
+    ]
+    if not several:
+        return {"duplicate_partials": 0.0, "duplicate_partial_bytes": 0.0}
+    found = pl.concat(several).collect()
     return {
-        "duplicate_partials": row[0] / nr_samples,
-        "duplicate_partial_bytes": row[1] / nr_samples,
+        "duplicate_partials": found.select("sample", "family", "node").n_unique() / nr_samples,
+        "duplicate_partial_bytes": found.unique(["sample", "cache"])["free"].sum() / nr_samples,
     }
 
 

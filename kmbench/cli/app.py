@@ -29,6 +29,7 @@ VERBS = {
     "hardware": "Show hardware profiles, and calibrate one.",
     "trace": "Read, check and convert recorded traces.",
     "sweep": "Make every run of a grid, on one machine or many.",
+    "explore": "Try compositions of policies; who beats the designs that were built.",
     "plugins": "List plugins, check whether one conforms, or begin a new one.",
     "doctor": "Check this installation and this machine.",
 }

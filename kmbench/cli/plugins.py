@@ -122,6 +122,7 @@ def _list(files: tuple[str, ...], as_json: bool) -> None:
         "workloads": plugins.workloads,
         "shrinkers": plugins.shrinkers,
         "executors": plugins.executors,
+        "compositions": plugins.compositions,
     }
     if as_json:
         document = {"plugins": [asdict(plugin) for plugin in plugins.loaded]}

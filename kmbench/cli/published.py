@@ -28,7 +28,7 @@ def command(scenarios, out, files, as_json) -> None:
 
     plugins = load_plugins(files)
     warn_failed(plugins)
-    with progress_bar(1) as show:
+    with progress_bar("published", 1) as show:
         verdicts = judge(find_scenarios(scenarios), plugins, out, show)
     if as_json:
         text = json_text([verdict.as_dict() for verdict in verdicts])

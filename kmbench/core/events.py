@@ -32,7 +32,9 @@ CG_CREATE = 6  # arg = row of the parent; the new group is `memcg`
 CG_OFFLINE = 7  # rmdir of `memcg`
 CG_RELEASE = 8  # the last reference to the removed `memcg` is gone
 LIMIT_WRITE = 9  # cache = counter (COUNTER_*), arg = limit in pages, -1 = unlimited
-ATTACH = 10  # task `task` moves to `memcg`; arg = row of the group it leaves
+# task `task` moves to `memcg`; arg = row of the group it leaves; cache = 1: it is a thread whose mm
+# belongs to a task that stays there
+ATTACH = 10
 SHRINK = 11  # kmem_cache_shrink of cache `cache`; 0 = every cache
 SAMPLE = 12  # write one timeline sample now
 MARK = 13  # a marker; arg = its number

@@ -32,8 +32,15 @@ def limit_write(S, P, memcg, counter, pages):
     """A limit was written; `pages` < 0 is unlimited.  The host has stored it already."""
 
 
-def attach(S, P, task, source, target):
-    """A task moved from group `source` to `target`."""
+def attach(S, P, task, source, target, owner_stays):
+    """A task moved from group `source` to `target`; `owner_stays`: it is a thread whose mm belongs
+    to a task that stays in `source`."""
+
+
+def charged(S, P, task, memcg):
+    """Group whose memory an allocation of `task`, which is in group `memcg`, is taken for; the
+    other hooks of the allocation see that one."""
+    return memcg
 
 
 def select(S, P, cpu, memcg, cache, gfp):
@@ -101,8 +108,8 @@ def sample(S, P):
 STRATEGY_HOOKS: dict[str, Callable] = {
     hook.__name__: hook
     for hook in (
-        cache_create, cg_create, cg_offline, cg_release, limit_write, attach, select, pre_alloc,
-        post_alloc, obj_free, slab_new, slab_gone, page_alloc, page_free, percpu_alloc,
+        cache_create, cg_create, cg_offline, cg_release, limit_write, attach, charged, select,
+        pre_alloc, post_alloc, obj_free, slab_new, slab_gone, page_alloc, page_free, percpu_alloc,
         percpu_free, run_work, flush, sample,
     )
 }  # fmt: skip
@@ -110,5 +117,5 @@ STRATEGY_HOOKS: dict[str, Callable] = {
 # What a hook must return, as the kind that it is checked against: nothing, a truth value, a row.
 RETURNS = dict.fromkeys(STRATEGY_HOOKS, "none")
 RETURNS["slab_new"] = "truth"
-for _name in ("select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc"):
+for _name in ("charged", "select", "pre_alloc", "post_alloc", "page_alloc", "percpu_alloc"):
     RETURNS[_name] = "row"

@@ -139,7 +139,7 @@ def group_event(S, H, P, op, cpu, memcg, task, which, arg):
         g.state = RELEASED
         H.cg_release(S, P, memcg)
     elif op == ATTACH:
-        H.attach(S, P, task, arg, memcg)
+        H.attach(S, P, task, arg, memcg, which)
     elif op == LIMIT_WRITE:
         c = S.counter[memcg * 2 + which]
         c.limit = UNLIMITED if arg < 0 else arg
@@ -188,6 +188,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
         op = e.op
         cpu = e.cpu
         k.cpu = cpu
+        k.task = e.task
         obj = e.obj
         if op == FREE:
             if S.obj[obj].slab > 0 and S.R.may_free(S, obj):

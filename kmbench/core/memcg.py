@@ -203,8 +203,11 @@ def try_charge(S, cpu, memcg, nr, gfp):
 
 @outlined
 def drain_all_stock(S, memcg):
-    """Return the page stock that any CPU holds for `memcg`."""
+    """Return the page stock that any CPU holds for `memcg` or a group below it."""
     k = S.k[0]
     for row in range(k.nr_cpus * k.stock_slots):
-        if S.stock[row].memcg == memcg:
+        above = S.stock[row].memcg
+        while above > 0 and above != memcg:
+            above = S.memcg[above].parent
+        if above > 0:
             drain_slot(S, row)

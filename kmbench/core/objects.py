@@ -90,17 +90,18 @@ def bill_object(S, cache, billed, nr):
 def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     """Allocate handle `obj` from the root cache `root`; 0 or FAIL_*."""
     o = S.obj[obj]
-    chosen = H.select(S, P, cpu, memcg, root, gfp)
+    pays = H.charged(S, P, S.k[0].task, memcg)
+    chosen = H.select(S, P, cpu, pays, root, gfp)
     cache = chosen if chosen > 0 else root
     c = S.cache[cache]
     billed = BY_CACHE
     if c.memcg == 0:
-        billed = chosen if chosen < 0 else unbilled_as(memcg, CAUSE_NOT_SELECTED)
-    billed = H.pre_alloc(S, P, cpu, memcg, cache, gfp, billed)
+        billed = unbilled_as(memcg, -chosen if chosen < 0 else CAUSE_NOT_SELECTED)
+    billed = H.pre_alloc(S, P, cpu, pays, cache, gfp, billed)
     if billed == NOMEM:
         return FAIL_LIMIT
     pc = S.cpu[cache * S.k[0].nr_cpus + cpu]
-    slab = take_object(S, H, P, cache, pc, cpu, memcg, gfp)
+    slab = take_object(S, H, P, cache, pc, cpu, pays, gfp)
     if slab <= 0:
         if billed > 0 and billed != BY_CACHE:
             H.obj_free(S, P, cpu, cache, billed, 0)
@@ -110,7 +111,7 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     pc.live += 1
     pc.req += o.req
     S.R.allocating(S, obj)
-    billed = H.post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed)
+    billed = H.post_alloc(S, P, cpu, pays, cache, gfp, slab, billed)
     failed = billed == NOMEM
     if failed:  # the object exists and goes straight back to its slab (memcg_alloc_abort_single)
         billed = 0
@@ -160,14 +161,15 @@ def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
     if pfn < 0:
         return FAIL_PAGES
     billed = unbilled_as(memcg, CAUSE_NOT_SELECTED)
-    billed = H.page_alloc(S, P, cpu, memcg, kind, order, gfp, billed)
+    pays = H.charged(S, P, k.task, memcg)
+    billed = H.page_alloc(S, P, cpu, pays, kind, order, gfp, billed)
     if billed == NOMEM:
         free_pages(S.pfn, S.area, S.path, node_of(k, pfn, len(S.pfn)), pfn, order)
         return FAIL_LIMIT
     o = S.obj[obj]
     o.slab = -1 - pfn
     o.owner = memcg
-    o.billed = billed
+    o.billed = max(billed, 0) if memcg <= 1 else billed
     o.req = kind << 8 | order
     k.nr_kernel_pages += 1 << order
     k.nr_free_pages -= 1 << order

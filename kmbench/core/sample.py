@@ -17,6 +17,7 @@ CACHE_COLUMNS = (
     "pages_per_slab", "active_objs", "num_objs", "num_slabs", "live_objs", "node_partial",
     "cpu_partial", "cpu_slabs", "idle", "requested", "slabs_made", "slabs_gone", "state",
     "free_slabs", "limit", "batchcount", "shared_factor", "shared_avail",
+    "partial_nodes",
 )  # fmt: skip
 TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
@@ -119,7 +120,9 @@ def _slub_lists(S, caches, cache, row):
             sheaved += p.nr_main + p.nr_spare
     node_partial = 0
     free_on_nodes = 0
+    partial_nodes = 0
     for node in range(k.nr_nodes):
+        partial_nodes |= (S.node[cache * k.nr_nodes + node].head > 0) << node
         slab = S.node[cache * k.nr_nodes + node].head
         while slab:
             s = S.slab[slab]
@@ -137,6 +140,7 @@ def _slub_lists(S, caches, cache, row):
     caches[16, row] = idle_pages * k.page_size + sheaved * c.slot
     for column in range(21, 26):
         caches[column, row] = 0
+    caches[26, row] = partial_nodes
 
 
 @inlined
@@ -148,8 +152,11 @@ def _slab_lists(S, caches, cache, row):
     free_slabs = 0
     free_objects = 0
     shared = 0
+    partial_nodes = 0
     for node in range(cache * k.nr_nodes, (cache + 1) * k.nr_nodes):
-        partial += S.list[node * NR_LISTS + PARTIAL_LIST].nr
+        on_node = S.list[node * NR_LISTS + PARTIAL_LIST].nr
+        partial += on_node
+        partial_nodes |= (on_node > 0) << (node - cache * k.nr_nodes)
         free_slabs += S.list[node * NR_LISTS + FREE_LIST].nr
         free_objects += S.node[node].free_objects
         shared += S.node[node].shared_avail
@@ -169,6 +176,7 @@ def _slab_lists(S, caches, cache, row):
     caches[23, row] = c.batchcount
     caches[24, row] = c.shared_limit // c.batchcount
     caches[25, row] = shared
+    caches[26, row] = partial_nodes
 
 
 _lists = by_allocator(_slub_lists, _slab_lists)

@@ -43,6 +43,7 @@ KERNEL = np.dtype(
         # time
         ("now", "i8"),
         ("cpu", "i4"),  # on which the current event, or deferred work, runs
+        ("task", "i4"),  # of the current event
         ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
         ("timer_due", "i8"),  # next turn of kswapd and of other timers of reclaim

@@ -1,7 +1,7 @@
 """Measures what operations cost on this machine, as a hardware profile.
 
     kmbench hardware calibrate -o this.toml
-    python -m kmbench.hardware.calibrate > this.toml      # needs numpy and numba only
+    python -m kmbench.hardware.calibrate > this.toml      # needs numpy, numba, pluggy
 
 Every cost is the median over repeats, with quartiles.  User space cannot turn interrupts off, enter
 the kernel's RCU or queue its work items: those costs are made of measured parts, or derived, and

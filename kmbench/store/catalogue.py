@@ -116,6 +116,11 @@ _CATALOGUE = (
         "limits written below usage.",
     ),
     Metric(
+        "limit_overshoot_share", "A6.share", "1", "lower", "overshoot by the limit",
+        "Most by which any counter was above its limit, over that limit as it is at the end of the "
+        "run; counters without a limit, or with one of 0, are left out.",
+    ),
+    Metric(
         "leak_bytes", "A7", "B", "lower", "charge leaked",
         "Usage left once every task, object and stock of the groups is gone; null unless the run "
         "tore everything down.",
@@ -146,12 +151,13 @@ _CATALOGUE = (
     ),
     Metric(
         "duplicate_partials", "W4", "count", "lower", "duplicate partials",
-        "Caches of which at least two copies (the root cache is one) have slabs on node partial "
-        "lists; mean over samples.",
+        "Pairs of cache and node for which at least two copies (the root cache is one) have slabs "
+        "on the node's partial list; mean over samples.",
     ),
     Metric(
         "duplicate_partial_bytes", "W4.bytes", "B", "lower", "free in duplicate partials",
-        "Free slots on the node partial lists of the copies that W4 counts; mean over samples.",
+        "Free slots on the partial lists of the copies that W4 counts, on whatever node; mean over "
+        "samples.",
     ),
     Metric(
         "metadata_bytes", "W5", "B", "lower", "accounting metadata",

@@ -51,8 +51,9 @@ def write_run(
 
     ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
     ``ops`` and ``failures``, and ``accesses`` if reclaim was modelled, as Arrow tables or as
-    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.  Writing a run again replaces it.  Raises
-    :class:`UsageProblem` when the folder cannot be written.
+    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.
+    Writing a run again replaces it.  Raises :class:`UsageProblem` when the folder cannot be
+    written.
     """
     write_runs(folder, [(run, tables, timing)])
     return Path(folder) / "runs" / f"{run['run_id']}.parquet"

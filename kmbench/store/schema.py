@@ -159,6 +159,7 @@ _CACHES = (
     Field("batchcount", INT, "count", "SLAB: objects moved at a time", optional=True),
     Field("shared_factor", INT, "count", "SLAB: batches a shared array may hold", optional=True),
     Field("shared_avail", INT, "count", "SLAB: objects in shared arrays", optional=True),
+    Field("partial_nodes", INT, "", "nodes with partial slabs: bit n for node n", optional=True),
 )
 
 _OPS = (

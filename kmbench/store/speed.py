@@ -58,12 +58,12 @@ def import_asv(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> l
     for file in sorted(root.glob("*/*.json")):
         if file.name == "machine.json":
             continue
-        rows = list(_rows(file, _read(file), described))
+        rows, table = _table(file, _read(file), described)
         if rows:
             key = f"{rows[0]['machine']}\0{rows[0]['commit']}\0{rows[0]['environment']}"
             name = hashlib.sha256(key.encode()).hexdigest()[:16]
             path = Path(out) / "speed" / f"{name}.parquet"
-            write_parquet(path, pa.Table.from_pylist(rows, schema_of("speed", SPEED)))
+            write_parquet(path, table)
             written.append(path)
     if not written:
         raise UsageProblem(f"{root}: no results of asv; `asv run` makes some")
@@ -82,44 +82,53 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except OSError as error:
         raise UsageProblem(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageProblem(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UsageProblem(f"{path}: not a file of asv")
     return content
 
 
-def _rows(file: Path, result: dict[str, Any], described: dict[str, Any]) -> Iterator[dict]:
-    """A row for every measured combination of parameters; those that failed have none."""
+def _table(
+    file: Path, result: dict[str, Any], described: dict[str, Any]
+) -> tuple[list[dict], pa.Table]:
+    """The measurements of one file; :class:`UsageProblem` when it is not as asv writes it."""
     if result.get("version") != RESULT_VERSION:
         raise UsageProblem(
             f"{file}: version {result.get('version')} of asv's results; expected {RESULT_VERSION}"
         )
     try:
-        machine = result["params"]
-        common = {
-            "machine": machine["machine"], "cpu": machine.get("cpu"), "os": machine.get("os"),
-            "ram": machine.get("ram"), "commit": result["commit_hash"],
-            "date": datetime.fromtimestamp(result["date"] / 1000, UTC),
-            "environment": result["env_name"],
-        }  # fmt: skip
-        for name, values in result["results"].items():
-            about = described.get(name, {})
-            columns = dict(zip(result["result_columns"], values, strict=False))
-            for number, parameters in enumerate(itertools.product(*columns.get("params") or [])):
-                value = _nth(columns.get("result"), number)
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    names = about.get("param_names") or [f"param{i}" for i in range(9)]
-                    words = (word.strip("'\"") for word in parameters)
-                    yield common | {
-                        "benchmark": name, "unit": about.get("unit", ""), "value": float(value),
-                        "parameters": json.dumps(dict(zip(names, words, strict=False))),
-                        "low": _nth(columns.get("stats_ci_99_a"), number),
-                        "high": _nth(columns.get("stats_ci_99_b"), number),
-                        "samples": _nth(columns.get("stats_number"), number),
-                    }  # fmt: skip
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
+        rows = list(_rows(result, described))
+        return rows, pa.Table.from_pylist(rows, schema_of("speed", SPEED))
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, OSError) as error:
         raise UsageProblem(f"{file}: not a result of asv: {error}") from error
+
+
+def _rows(result: dict[str, Any], described: dict[str, Any]) -> Iterator[dict]:
+    """A row for every measured combination of parameters; those that failed have none."""
+    machine = result["params"]
+    common = {
+        "machine": machine["machine"], "cpu": machine.get("cpu"), "os": machine.get("os"),
+        "ram": machine.get("ram"), "commit": result["commit_hash"],
+        "date": datetime.fromtimestamp(result["date"] / 1000, UTC),
+        "environment": result["env_name"],
+    }  # fmt: skip
+    for name, values in result["results"].items():
+        about = described.get(name, {})
+        columns = dict(zip(result["result_columns"], values, strict=False))
+        measured = columns.get("result") or []
+        combinations = itertools.product(*columns.get("params") or [])
+        for number, (value, parameters) in enumerate(zip(measured, combinations, strict=False)):
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                names = about.get("param_names") or [f"param{i}" for i in range(9)]
+                words = (word.strip("'\"") for word in parameters)
+                yield common | {
+                    "benchmark": name, "unit": about.get("unit", ""), "value": float(value),
+                    "parameters": json.dumps(dict(zip(names, words, strict=False))),
+                    "low": _nth(columns.get("stats_ci_99_a"), number),
+                    "high": _nth(columns.get("stats_ci_99_b"), number),
+                    "samples": _nth(columns.get("stats_number"), number),
+                }  # fmt: skip
 
 
 def _nth(values: list[Any] | None, number: int) -> Any:

@@ -48,6 +48,7 @@ from kmbench.design import Fact
 from kmbench.errors import unknown
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
+from kmbench_policies import mm_owner
 
 SELECT, SLAB_TEST = PLUGIN_PATH, PLUGIN_PATH + 1
 PATHS = (
@@ -209,8 +210,9 @@ costa_2012 = Strategy(
         "slab_gone": slab_gone,
         "obj_free": obj_free,
         "cg_offline": cg_offline,
+        **mm_owner.HOOKS,
     },
-    tables=TABLES,
+    tables={**TABLES, **mm_owner.TABLES},
     paths=PATHS,
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
@@ -230,7 +232,7 @@ costa_2012 = Strategy(
         "charge_point": Fact("after the slab's pages", slab_new),
         "counters": Fact("kmem, or memory instead (independent=false)", counter),
         "limit": Fact("NULL", slab_new),
-        "deletion": Fact("slabs and charge go to the parent, full slabs at a free", cg_offline),
+        "deletion": Fact("slabs and charge to the parent, SLUB's full slabs at a free", cg_offline),
         "root": Fact("not accounted", select),
     },
 )

@@ -43,5 +43,6 @@ kamezawa_2012 = page_unit(
     name="kamezawa-2012",
     description="caches with a flag copied when first used, slabs charged",
     source="KAMEZAWA Hiroyuki, reply to [PATCH 3/7], 22 Feb 2012; the rest is completed",
+    by_mm=True,
     copy_name="{cache}({group})",
 )

@@ -61,6 +61,7 @@ souhlal_2012_v1 = page_unit(
     name="souhlal-2012-v1",
     description="all caches copied when first used, slabs charged, dropped at removal",
     source='Suleiman Souhlal, "[PATCH 00/10] memcg: Kernel Memory Accounting", 27 Feb 2012',
+    by_mm=True,
     copy_name="{cache}({group})",
     dead_suffix="dead",
 )
@@ -89,6 +90,7 @@ souhlal_2012_v2 = page_unit(
     name="souhlal-2012-v2",
     description="flagged caches copied by work items, slabs charged, dropped at removal",
     source='Suleiman Souhlal, "[PATCH v2 00/13] memcg: Kernel Memory Accounting", 9 Mar 2012',
+    by_mm=True,
     copy_name="{cache}({group})",
     dead_suffix="dead",
 )

@@ -88,6 +88,7 @@ linux_3_8 = page_unit(
     name="linux-3.8",
     description="all caches copied by work items, slabs charged, removed groups linger",
     source="Linux 3.8.13 mm/memcontrol.c, mm/slab_common.c (Glauber Costa, 2012)",
+    by_mm=True,
     copy_name=NAME,
 )
 

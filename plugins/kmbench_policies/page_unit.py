@@ -24,7 +24,7 @@ from kmbench.core.state import UNLIMITED
 from kmbench.design import Fact
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
-from kmbench_policies import copies, pages, selection
+from kmbench_policies import copies, mm_owner, pages, selection
 from kmbench_policies.copies import CREATE_COPY, OWN, create_copy
 from kmbench_policies.pages import SLAB_TEST, free_pages, slab_new, uncharge_pages
 from kmbench_policies.removal import (
@@ -148,6 +148,7 @@ def page_unit(
     free_ops: Ops,
     accounting: Callable[[dict], Accounting],
     parameters: tuple[Parameter, ...] = (),
+    by_mm: bool = False,
     **about,
 ) -> Strategy:
     """A Strategy from the `choices` that its parameters make.
@@ -155,7 +156,8 @@ def page_unit(
     `caches`: patterns of root caches that are accounted, or ``selection.FLAGGED``; a parameter
     ``caches`` takes their place.  `select_ops`: operations of the test in every accounted
     allocation; the root's ends before the copy is looked up.  `free_ops`: in every accounted free.
-    `about`: name, description, source and copy_name.
+    `by_mm`: tasks are charged by the owner of their mm.  `about`: name, description, source and
+    copy_name.
     """
 
     given = {p.name: p.default for p in (*parameters, WORK_DELAY)}
@@ -167,8 +169,8 @@ def page_unit(
         selection.mark_selected(P, setup, given.get("caches", caches), caches, about["name"])
 
     return Strategy(
-        hooks=HOOKS,
-        tables=TABLES,
+        hooks={**HOOKS, **mm_owner.HOOKS} if by_mm else HOOKS,
+        tables={**TABLES, **mm_owner.TABLES} if by_mm else TABLES,
         paths=(
             Path("select_copy", "alloc", select_ops),
             Path("slab_owner_test", "slab", Ops(br=1, ptr=1)),

@@ -113,6 +113,7 @@ class Reference:
         self.failures = Counter()
         self.next_reap = (REAP_EVERY, 0, 0) if setup.allocator == "slab" else None
         self.cpu = 0
+        self.threads = {}  # task -> group of the owner of its mm, which stayed there
         self.call = Call(0, 0, 0)  # who allocates at the moment
         self.fail = 0  # why the last allocation failed, FAIL_*
         self.ids = {group.row for group in self.groups if group.state is State.ONLINE}
@@ -178,25 +179,30 @@ class Reference:
         """Process one record of kmbench.core.events.EVENT."""
         self._run_timers(int(event["t"]))
         self.now, self.cpu = int(event["t"]), int(event["cpu"])
-        call = Call(self.cpu, int(event["memcg"]), int(event["gfp"]))
+        owner, task = int(event["memcg"]), int(event["task"])
+        call = Call(self.cpu, self._charged(task, owner), int(event["gfp"]))
         obj, arg, row = int(event["obj"]), int(event["arg"]), int(event["cache"])
         op = int(event["op"])
         if op == ev.ALLOC:
-            self._alloc(call, obj, lambda: self._alloc_object(call, self.root_caches[row - 1], arg))
+            cache = self.root_caches[row - 1]
+            self._alloc(owner, obj, lambda: self._alloc_object(call, cache, arg))
         elif op == ev.PAGE_ALLOC:
-            self._alloc(call, obj, lambda: self._alloc_pages(call, arg, row))
+            self._alloc(owner, obj, lambda: self._alloc_pages(call, arg, row))
         elif op == ev.PERCPU_ALLOC:
-            self._alloc(call, obj, lambda: self._alloc_percpu(call, arg))
+            call = call._replace(memcg=owner)
+            self._alloc(owner, obj, lambda: self._alloc_percpu(call, arg))
+        elif op == ev.ATTACH:
+            self.threads[task] = arg if row else 0
         elif op in (ev.FREE, ev.PAGE_FREE, ev.PERCPU_FREE):
             self._free(op, obj)
         elif op == ev.CG_CREATE:
-            self._cg_create(call.memcg, arg)
+            self._cg_create(owner, arg)
         elif op == ev.CG_OFFLINE:
-            self._cg_change(call.memcg, State.ONLINE, State.OFFLINE)
+            self._cg_change(owner, State.ONLINE, State.OFFLINE)
         elif op == ev.CG_RELEASE:
-            self._cg_change(call.memcg, State.OFFLINE, State.RELEASED)
+            self._cg_change(owner, State.OFFLINE, State.RELEASED)
         elif op == ev.LIMIT_WRITE:
-            self._limit_write(call.memcg, row, arg)
+            self._limit_write(owner, row, arg)
         elif op == ev.SHRINK:
             for cache in [self.root_caches[row - 1]] if row else list(self.caches):
                 cache.shrink(self.cpu)
@@ -204,19 +210,30 @@ class Reference:
             self.vm.event(op, call, obj, row, arg)
         self._after_event()
 
-    def _alloc(self, call, handle, allocate) -> None:
+    def _charged(self, task, row) -> int:
+        """The group that a task's memory is charged to."""
+        owner = self.threads.get(task, 0) if self.strategy.by_mm else 0
+        here = owner == ROOT or (owner and self.groups[owner].state is State.ONLINE)
+        return owner if here else row
+
+    def _alloc(self, owner, handle, allocate) -> None:
         """Any allocation: ``allocate`` returns an Obj, or None after setting ``fail``."""
         if handle in self.objects:
             self.counters["skipped"] += 1
             return
         self.fail = ev.FAIL_NO_GROUP
-        obj = allocate() if self.groups.exists(call.memcg) else None
+        obj = allocate() if self.groups.exists(owner) else None
         if obj is None:
             self.counters["failed_allocs"] += 1
             self.failures[ev.FAIL_NAMES[self.fail]] += 1
             if self.vm:
-                self.vm.note_failure(call.memcg, self.fail)
+                self.vm.note_failure(owner, self.fail)
         else:
+            obj.owner = owner
+            if owner <= ROOT and obj.billed < 0:
+                obj.billed = 0
+            elif owner > ROOT and obj.billed == 0:
+                obj.billed = -ev.CAUSE_NOT_SELECTED
             self.objects[handle] = obj
 
     def _free(self, op, handle) -> None:

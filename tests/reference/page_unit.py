@@ -249,11 +249,8 @@ class PageUnit(NoAccounting):
         copy.pays = row
 
     def drain_stock(self, row):
-        """Every CPU returns the pages that it holds for a group."""
-        for slots in self.stock.cpus:
-            if slots[0][0] == row:
-                self.groups[row].memory.uncharge(slots[0][1])
-                slots[0] = (0, 0)
+        """Every CPU returns the pages that it holds for a group and those below."""
+        self.stock.drain_subtree(row)
 
     # -- what it adds up to ----------------------------------------------------------------
 

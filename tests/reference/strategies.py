@@ -18,6 +18,7 @@ class NoAccounting:
     tries_smaller = False  # a refused slab is tried at the smallest order
     work_delay = 1_000_000  # ns
     zombies_hold_ids = True
+    by_mm = False  # a task's memory is charged to the group of its mm's owner
 
     def __init__(self, host, params, seed):
         self.host = host
@@ -135,6 +136,8 @@ class Costa2012(NoAccounting):
 
     Parameters: ``caches`` (names), ``independent`` (True: the kmem counter, False: memory).
     """
+
+    by_mm = True
 
     def __init__(self, host, params, seed):
         super().__init__(host, params, seed)

@@ -15,6 +15,7 @@ from .page_unit import PageUnit
 class Dropped(PageUnit):
     """2012: a removed group's charge is dropped, or goes to the root; its copies die."""
 
+    by_mm = True
     before_pages = True
     single_page_stock = True
     queues_once = True
@@ -93,6 +94,7 @@ class Linux38(PageUnit):
     """``linux-3.8``.  Parameters: ``all_groups``, ``noaccount``."""
 
     counters = ("kmem", "memory")
+    by_mm = True
     before_pages = True
     single_page_stock = True
     slabs_pin = True
