@@ -1,6 +1,6 @@
 """Time per event of the compiled engine beside the same model in C, on the same stream.
 
-    python benchmarks/throughput.py [--json] [--groups] [--events N] [--live N ...]
+    python benchmarks/throughput.py [--json] [--groups | --all] [--events N] [--live N ...]
 
 Both take turns on slices of the stream, so that whatever else the machine does meets both alike;
 a figure is the median over the slices.  The fill of the live objects is not in the time, nor is the
@@ -22,6 +22,7 @@ from stream import Stream, make_stream
 from yardstick import Yardstick, YardstickProblem, differences
 
 import kmbench
+from kmbench.core import paths
 from kmbench.core.state import FIELDS, State
 
 STRATEGIES = ("none", "costa-2012", "linux-6.18")
@@ -119,6 +120,33 @@ def measure_groups(strategy: kmbench.Strategy, live: int, nr_events: int) -> lis
     ]
 
 
+def measure_all(strategies: list[kmbench.Strategy], stream: Stream, live: int) -> list[dict]:
+    """A row a strategy, kmbench alone: its events/s by those of `none`, and what it did more.
+
+    `slabs` and `charges` are slabs made and levels of counters charged, by event.
+    """
+    runs = [kmbench.Simulation(stream.setup, strategy) for strategy in strategies]
+    times = in_turns(runs, stream)
+    base = times[[strategy.name for strategy in strategies].index("none")]
+    rows = []
+    for strategy, run, taken in zip(strategies, runs, times, strict=True):
+        passed, nr_events = run.S.path["count"], int(run.S.k["nr_events"][0])
+        charges = passed[paths.COUNTER_CHARGE_LOCKED] + passed[paths.COUNTER_CHARGE_ATOMIC]
+        own = passed[paths.PLUGIN_PATH : paths.PLUGIN_PATH + len(strategy.paths)].sum()
+        rows.append(
+            {
+                "strategy": strategy.name,
+                "live": live,
+                "ns_per_event": float(np.median(taken)),
+                "events_per_s_by_none": float(np.median(base / taken)),
+                "slabs": float(passed[paths.SLAB_MADE] / nr_events),
+                "charges": float(charges / nr_events),
+                "own_paths": float(own / nr_events),
+            }
+        )
+    return rows
+
+
 def show(rows: list[dict]) -> None:
     """Print rows of equal keys as an aligned table."""
     if not rows:
@@ -145,6 +173,9 @@ def main() -> int:
     parser.add_argument("--live", type=_number, nargs="+", default=LIVE, help="e.g. 20k 1M 10M")
     parser.add_argument("--strategy", nargs="+", default=STRATEGIES, choices=STRATEGIES)
     parser.add_argument(
+        "--all", action="store_true", help="every strategy by the events/s of none, kmbench alone"
+    )
+    parser.add_argument(
         "--groups", action="store_true", help="10 and 10,000 groups instead, kmbench alone"
     )
     arguments = parser.parse_args()
@@ -153,6 +184,9 @@ def main() -> int:
     try:
         for live in arguments.live if not arguments.groups else arguments.live[-1:]:
             stream = None if arguments.groups else make_stream(live, arguments.events)
+            if arguments.all:
+                rows += measure_all(list(known.strategies.values()), stream, live)
+                continue
             for name in arguments.strategy:
                 strategy = known.strategy(name)
                 rows += (

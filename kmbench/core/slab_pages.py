@@ -35,7 +35,7 @@ def discard(S, slab, cpu):
         wait = S.rcu[k.rcu_tail & (len(S.rcu) - 1)]
         wait.due = k.now + k.rcu_delay
         wait.slab = slab
-        wait.cpu = k.cpu
+        wait.cpu = cpu
         if k.rcu_tail == k.rcu_head and wait.due < k.next_due:
             k.next_due = wait.due
         k.rcu_tail += 1

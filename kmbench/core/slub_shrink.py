@@ -86,13 +86,17 @@ def return_object(S, cache, cpu, slab):
 
 @outlined
 def flush_sheaves(S, cache, cpu):
-    """Free what a CPU's sheaves hold (mm/slub.c:pcs_flush_all)."""
+    """Have a CPU free what its sheaves hold (mm/slub.c:pcs_flush_all)."""
     c = S.cache[cache]
     if c.sheaf:
+        k = S.k[0]
+        called_on = k.cpu
+        k.cpu = cpu
         slab = sheaf_drain(S, c.sheaf, cpu)
         while slab:
             return_object(S, cache, cpu, slab)
             slab = sheaf_drain(S, c.sheaf, cpu)
+        k.cpu = called_on
 
 
 @outlined

@@ -275,9 +275,11 @@ class Cache:
             self.free_to_slab(cpu, slab)
 
     def flush_sheaves(self, cpu: int) -> None:
-        """The main and the spare sheaf of one CPU go back to the slabs."""
+        """The main and the spare sheaf of one CPU go back to the slabs; it does so itself."""
+        called_on, self.host.cpu = self.host.cpu, cpu
         self._flush_sheaf(cpu, self.cpus[cpu].main)
         self._flush_sheaf(cpu, self.cpus[cpu].spare)
+        self.host.cpu = called_on
 
     def flush_barn(self, node: int, cpu: int) -> None:
         """barn_shrink, running on ``cpu``: the newest full sheaf first."""
