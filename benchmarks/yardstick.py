@@ -158,14 +158,14 @@ def differences(simulation, yardstick: Yardstick) -> list[str]:
 
     Every field of every table: slabs and their lists, objects and their bill, counts of caches,
     groups, counters and stocks, passages of paths, the buddy's blocks, metadata.  What kmbench
-    draws from its parameters (``par``) has no counterpart.
+    draws from its parameters (``par``), and its functions (``R``), have no counterpart.
     """
     found = []
     for side in ("S", "P"):
         ours, theirs = getattr(simulation, side), getattr(yardstick, side)
         for table in ours._fields:
             a, b = getattr(ours, table), getattr(theirs, table)
-            if table == "par":
+            if table in ("par", "R"):
                 continue
             for field in a.dtype.names:
                 rows = np.flatnonzero(a[field] != b[field])

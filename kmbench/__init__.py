@@ -11,12 +11,15 @@ from kmbench.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from kmbench.core.build import Accounting
+    from kmbench.core.vm import Reclaim
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
     from kmbench.executor import ExecutorPlugin
+    from kmbench.memory import Memory
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
     from kmbench.runs import run
     from kmbench.scenario import Scenario, load_scenario
+    from kmbench.shrinker import Shrinker
     from kmbench.simulate import Simulation
     from kmbench.store.dataset import open_results
     from kmbench.strategy import Strategy
@@ -27,10 +30,13 @@ _HOME = {
     "ExecutorPlugin": "kmbench.executor",
     "Host": "kmbench.workload",
     "KmbenchError": "kmbench.errors",
+    "Memory": "kmbench.memory",
     "OpenWorkload": "kmbench.workload",
     "Parameter": "kmbench.parameters",
     "PluginProblem": "kmbench.errors",
     "Scenario": "kmbench.scenario",
+    "Reclaim": "kmbench.core.vm",
+    "Shrinker": "kmbench.shrinker",
     "Simulation": "kmbench.simulate",
     "Strategy": "kmbench.strategy",
     "UsageProblem": "kmbench.errors",

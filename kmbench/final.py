@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.state import BY_CACHE, OFFLINE, UNLIMITED, State
 from kmbench.removed import dead_caches, left_behind
 
-__all__ = ["final_figures"]
+__all__ = ["final_figures", "percentile"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
@@ -24,6 +25,7 @@ def final_figures(S: State) -> dict[str, float | None]:
         "dead_caches": dead_caches(S),
         **left_behind(S),
         "hot_line_writes": hottest_line(S),
+        **(reclaim_figures(S) if "vm" in S._fields else {}),
     }
 
 
@@ -37,6 +39,56 @@ def hottest_line(S: State) -> float | None:
     writes = np.concatenate([part["writes"] for part in lines])
     hot = int(np.argmax(moves))
     return float(writes[hot] / allocs) if moves[hot] else 0.0
+
+
+def reclaim_figures(S: State) -> dict[str, float | None]:
+    """Metrics R1 to R4, I1, I2, F3 and F4 of a run with reclaim."""
+    vm = {name: int(S.vm[name][0]) for name in S.vm.dtype.names}
+    page = int(S.k["page_size"][0])
+
+    figures = S.U.figure.dtype.names if "figure" in S.U._fields else ()
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return {
+        "reclaim_efficiency": share(vm["freed_objects"], vm["scanned_objects"]),
+        "reclaim_returned": share(vm["freed_slab_pages"] * page, vm["freed_bytes"]),
+        "reclaim_targeting": share(vm["own_bytes"], vm["target_bytes"]),
+        "reclaim_damage": share(vm["damaged"] * 2**20, vm["freed_bytes"]),
+        "enomem_reclaimable": float(vm["failed_with_reclaimable"]),
+        "interference_bytes": share(vm["unbilled_bytes"], vm["kswapd_turns"]),
+        "shrinker_visits": float(vm["visits"]),
+        "swapped_bytes": float(vm["swapped_pages"] * page),
+        "oom_kills": float(vm["oom_kills"]),
+        "oom_wrong_kills": float(vm["wrong_kills"]),
+        "reclaim_stalls": float(vm["stalls"]),
+        "stall_time": vm["stall_ns"] / 1e9,
+        **{name: float(S.U.figure[0][name]) for name in figures},
+        **isolation(S, vm["victim"]),
+    }
+
+
+def isolation(S: State, victim: int) -> dict[str, float | None]:
+    """What a group kept of its hit ratio and of its rate once its neighbour came (phase 2 / 1)."""
+    names = "victim_hit_ratio_kept", "victim_rate_kept", "victim_latency_growth"
+    alone, crowded = (S.stat[victim * PHASES + phase] for phase in (1, 2))
+    if not victim or not alone["hits"] or not crowded["accesses"]:
+        return dict.fromkeys(names)
+    ratio = [row["hits"] / row["accesses"] for row in (alone, crowded)]
+    rate = [(row["accesses"] - row["failed"]) / max(1, row["busy"]) for row in (alone, crowded)]
+    buckets = S.latency["nr"].reshape(len(S.memcg), PHASES, BUCKETS)[victim, 1:3]
+    p99 = percentile(buckets, 0.99)
+    return dict(
+        zip(names, (ratio[1] / ratio[0], rate[1] / rate[0], p99[1] / max(1, p99[0])), strict=True)
+    )
+
+
+def percentile(buckets: np.ndarray, share: float) -> np.ndarray:
+    """Upper ends, in ns, of the buckets in which `share` of each row's counts is reached."""
+    totals = buckets.cumsum(axis=1)
+    at = (totals >= np.ceil(share * totals[:, -1:])).argmax(axis=1)
+    return (1 << at.astype(np.int64)) - 1
 
 
 def overshoot_share(S: State) -> float | None:

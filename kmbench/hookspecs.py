@@ -14,6 +14,11 @@ def kmbench_register_strategies(register: Callable) -> None:
 
 
 @hookspec
+def kmbench_register_shrinkers(register: Callable) -> None:
+    """Call ``register(shrinker)`` for each :class:`kmbench.Shrinker`."""
+
+
+@hookspec
 def kmbench_register_workloads(register: Callable) -> None:
     """Call ``register(workload)`` for each :class:`kmbench.Workload`."""
 

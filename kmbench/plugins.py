@@ -20,6 +20,7 @@ import pluggy
 from kmbench import hookspecs
 from kmbench.errors import PluginProblem, UsageProblem, unknown
 from kmbench.executor import ExecutorPlugin
+from kmbench.shrinker import Shrinker
 from kmbench.strategy import ABI, Strategy
 from kmbench.workload import Workload
 
@@ -37,13 +38,15 @@ class Loaded:
     error: str = ""
     strategies: list[str] = field(default_factory=list)
     workloads: list[str] = field(default_factory=list)
+    shrinkers: list[str] = field(default_factory=list)
     executors: list[str] = field(default_factory=list)
     compositions: list[str] = field(default_factory=list)
 
     @property
     def registered(self) -> list[str]:
         """The names of everything it registered."""
-        return self.strategies + self.workloads + self.executors + self.compositions
+        everything = self.strategies + self.workloads + self.shrinkers
+        return everything + self.executors + self.compositions
 
 
 class Plugins:
@@ -55,6 +58,7 @@ class Plugins:
         self.loaded: list[Loaded] = []
         self.strategies: dict[str, Strategy] = {}
         self.workloads: dict[str, Workload] = {}
+        self.shrinkers: dict[str, Shrinker] = {}
         self.compositions: dict[str, Strategy] = {}
         self.executors: dict[str, ExecutorPlugin] = {}
         self.origin: dict[str, Loaded] = {}
@@ -71,6 +75,12 @@ class Plugins:
         if name not in self.workloads:
             raise unknown("workload", name, self.workloads)
         return self.workloads[name]
+
+    def shrinker(self, name: str) -> Shrinker:
+        """The shrinker of that name, else UsageProblem with a suggestion."""
+        if name not in self.shrinkers:
+            raise unknown("shrinker", name, self.shrinkers)
+        return self.shrinkers[name]
 
     def executor(self, name: str) -> ExecutorPlugin:
         """The executor of that name, else UsageProblem with a suggestion."""
@@ -90,6 +100,7 @@ class Plugins:
             self.manager.register(module, name=record.name)
             hooks = {
                 "kmbench_register_strategies": (Strategy, self.strategies, record.strategies),
+                "kmbench_register_shrinkers": (Shrinker, self.shrinkers, record.shrinkers),
                 "kmbench_register_workloads": (Workload, self.workloads, record.workloads),
                 "kmbench_register_compositions": (
                     Strategy, self.compositions, record.compositions,

@@ -23,14 +23,16 @@ from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
 from kmbench.core.slab_geometry import on_slab
 from kmbench.core.state import State
-from kmbench.errors import one_line
+from kmbench.errors import UsageProblem, one_line
+from kmbench.memory import Memory
 from kmbench.parameters import parse_parameters
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
+from kmbench.shrinker import NO_SHRINKER
 from kmbench.simulate import Outcome, Timing, simulate
 from kmbench.store.dataset import Results, write_run
 from kmbench.strategy import Strategy
-from kmbench.tabulate import cache_table, failure_table, op_table, timeline_table
+from kmbench.tabulate import access_table, cache_table, failure_table, op_table, timeline_table
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     parameters: dict[str, Any]
     identity: dict[str, Any]
     run_id: str
+    memory: Memory | None = None
 
 
 Watch = Callable[[Plan, State], None]
@@ -118,6 +121,9 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         for s in chosen
     ]
     workload = source.open(given, scenario.host())
+    memory = make_memory(scenario, plugins)
+    if workload.reclaims and memory is None:
+        raise UsageProblem(f"{where}: needs a table [shrinkers] or [reclaim] in the scenario")
     if scenario.allocator == "slab":
         workload = workload._replace(setup=on_slab(workload.setup, scenario.kernel_era()))
     common = {
@@ -125,6 +131,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             k: v
             for k, v in asdict(scenario).items()
             if k not in ("strategies", "folder", "description", "hardware", "published")
+            and (v or k not in ("reclaim", "shrinkers"))
         },
         "workload": given,
         "trace": workload.trace_hash,
@@ -140,8 +147,29 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             "strategy_params": values,
             "strategy_plugin": _version(plugins.origin[strategy.name].distribution),
         }
-        plans.append(Plan(scenario, workload, strategy, values, identity, _digest(identity)))
+        run_id = _digest(identity)
+        plans.append(Plan(scenario, workload, strategy, values, identity, run_id, memory))
     return plans
+
+
+def make_memory(scenario: Scenario, plugins: Plugins) -> Memory | None:
+    """What the scenario says about reclaim: at most one shrinker and one listener; or None."""
+    if not scenario.shrinkers and not scenario.reclaim:
+        return None
+    memory = Memory(scenario.reclaim_values())
+    for name, given in scenario.shrinkers.items():
+        shrinker = plugins.shrinker(name)
+        where = f"{scenario.name}: shrinker {name}"
+        values = parse_parameters(shrinker.parameters, given, where)
+        known = memory.listener if shrinker.listener else memory.shrinker
+        if known is not NO_SHRINKER:
+            kind = "listener" if shrinker.listener else "shrinker"
+            raise UsageProblem(f"{where}: a run has one {kind}, and {known.name} is given already")
+        if shrinker.listener:
+            memory = memory._replace(listener=shrinker, listener_parameters=values)
+        else:
+            memory = memory._replace(shrinker=shrinker, parameters=values)
+    return memory
 
 
 def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> Outcome:
@@ -150,6 +178,7 @@ def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) ->
     return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
+        plan.memory,
     )  # fmt: skip
 
 
@@ -173,6 +202,8 @@ def collect(plan: Plan, outcome: Outcome, began: float) -> tuple:
         "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
+    if plan.memory:
+        tables["accesses"] = access_table(outcome, setup, plan.run_id)
     return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
 
 

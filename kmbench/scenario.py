@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kmbench.core.geometry import ERAS
+from kmbench.core.vm import Reclaim
 from kmbench.errors import UsageProblem, unknown
 from kmbench.hardware.profile import DEFAULT, Profile, load_profile
+from kmbench.parameters import Parameter, parse_parameters
 from kmbench.published import Published, published_from
 from kmbench.workload import Host
 
@@ -43,6 +45,8 @@ class Scenario:
 
     `workload` is the workload's name, `parameters` its parameters.  `strategies` maps strategy
     names to parameters that differ from their defaults; empty means every registered strategy.
+    `shrinkers` (by name, with parameters) and `reclaim` (fields of :class:`kmbench.Reclaim`) have
+    the run model what happens when memory runs out; without either it does not.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
     `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
@@ -63,6 +67,8 @@ class Scenario:
     seed: int = 0
     teardown: bool = False
     strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shrinkers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reclaim: Mapping[str, Any] = field(default_factory=dict)
     hardware: str = DEFAULT
     published: tuple[Published, ...] = ()
     folder: str = "."
@@ -97,6 +103,7 @@ class Scenario:
         if not 2**20 <= self.memory_bytes() <= 2**43:
             raise UsageProblem(f"{self.name}: machine.memory: expected 1 MiB to 8 TiB")
         self.sample_ns()
+        self.reclaim_values()
         self.profile()
 
     def _eras(self) -> list[str]:
@@ -121,6 +128,21 @@ class Scenario:
     def sample_ns(self) -> int:
         """Model time between samples in ns."""
         return parse_quantity(self.sample_every, _TIME, f"{self.name}: sample_every")
+
+    def reclaim_values(self) -> Reclaim:
+        """The parameters of reclaim."""
+        where = f"{self.name}: reclaim"
+        declared = [
+            Parameter(name, default, "", minimum=0)
+            if not isinstance(default, str)
+            else Parameter(name, default, "")
+            for name, default in Reclaim()._asdict().items()
+        ]
+        given = dict(self.reclaim)
+        if "swap" in given:
+            size = parse_quantity(given.pop("swap"), _BYTES, f"{where}.swap")
+            given["swap_pages"] = size // self.machine.page_size
+        return Reclaim(**parse_parameters(declared, given, where))
 
     def host(self) -> Host:
         """What a workload needs to know."""
@@ -162,14 +184,19 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
     published = published_from(values.pop("published", []), name)
     given_machine = _typed(Machine, _table(values.pop("machine", {}), f"{name}: machine"), name)
     machine = Machine(**given_machine)
-    strategies = _table(values.pop("strategies", {}), f"{name}: strategies")
-    for key, parameters in strategies.items():
-        _table(parameters, f"{name}: strategies.{key}")
+    chosen = {
+        kind: _table(values.pop(kind, {}), f"{name}: {kind}")
+        for kind in ("strategies", "shrinkers")
+    }
+    for kind, tables in chosen.items():
+        for key, parameters in tables.items():
+            _table(parameters, f"{name}: {kind}.{key}")
+    reclaim = _table(values.pop("reclaim", {}), f"{name}: reclaim")
     given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
     given.setdefault("name", name)
     scenario = Scenario(
-        workload=plugin, parameters=workload, machine=machine, strategies=strategies,
-        folder=folder, published=published, **given,
+        workload=plugin, parameters=workload, machine=machine, reclaim=reclaim,
+        folder=folder, published=published, **chosen, **given,
     )  # fmt: skip
     if "hardware" not in given:
         return scenario
@@ -188,8 +215,8 @@ def set_values(values: dict[str, Any], settings: Mapping[str, Any], name: str) -
     for key, value in settings.items():
         at = values
         *path, last = key.split(".")
-        if path and path[0] == "strategies":  # a strategy's name may hold dots
-            path, last = ["strategies", ".".join(key.split(".")[1:-1])], path and last
+        if path and path[0] in ("strategies", "shrinkers"):  # a name may hold dots
+            path, last = [path[0], ".".join(key.split(".")[1:-1])], path and last
         for part in path:
             at = at.setdefault(part, {})
             if not isinstance(at, dict):

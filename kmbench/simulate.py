@@ -27,6 +27,7 @@ from kmbench.core.specialise import Engine, specialise
 from kmbench.core.state import DONE, PERCPU, RELEASED, State
 from kmbench.errors import UsageProblem
 from kmbench.final import final_figures
+from kmbench.memory import Memory
 from kmbench.strategy import Strategy
 from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
@@ -71,22 +72,29 @@ class Simulation:
         seed: int = 0,
         sample_every: int = 0,
         look_ahead: bool | None = None,
+        memory: Memory | None = None,
     ):
         check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
         self.setup = setup
         self.strategy = strategy
-        self.S = build_state(setup, strategy.accounting(parameters), seed, sample_every)
+        accounting = strategy.accounting(parameters)
+        self.S = build_state(setup, accounting, seed, sample_every)
         self.P = build_tables(strategy.all_tables(), self.S)
         if "par" in self.P._fields:
             for name in parameters.keys() & set(self.P.par.dtype.names):
                 self.P.par[name] = parameters[name]
         if strategy.prepare:
             strategy.prepare(self.S, self.P, setup, parameters)
+        hooks = strategy.resolved_hooks()
+        if memory:
+            self.S = memory.join(self.S, setup, accounting, hooks, self.P)
         self.look_ahead = (
             setup.nr_objects >= LOOK_AHEAD_OBJECTS if look_ahead is None else look_ahead
         )
-        self.engine: Engine = specialise(engine, strategy.resolved_hooks())
+        self.engine: Engine = specialise(
+            engine, hooks, self.S.R if memory else None
+        )
         self._rows = {
             "timeline": _Rows(len(TIMELINE_COLUMNS), "nr_timeline", "nr_groups"),
             "caches": _Rows(len(CACHE_COLUMNS), "nr_cache_rows", "nr_caches"),
@@ -252,9 +260,12 @@ def simulate(
     sample_every: int,
     teardown: bool,
     progress: Callable[[int], None] = lambda nr: None,
+    memory: Memory | None = None,
 ) -> Outcome:
     """Run a workload through a strategy from the first event to the last."""
-    simulation = Simulation(workload.setup, strategy, parameters, seed, sample_every)
+    simulation = Simulation(
+        workload.setup, strategy, parameters, seed, sample_every, memory=memory
+    )
     S = simulation.S
     engine_s = reader_s = 0.0
     first = last = None

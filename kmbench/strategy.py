@@ -1,6 +1,6 @@
 """Strategies: what a plugin registers to account kernel memory its own way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kmbench.core.build import Accounting
@@ -45,17 +45,7 @@ class Strategy:
     abi: int = ABI
 
     def __post_init__(self) -> None:
-        for name, hook in self.hooks.items():
-            if name not in STRATEGY_HOOKS:
-                raise PluginProblem(
-                    f"strategy {self.name!r}: no hook {name!r}{did_you_mean(name, STRATEGY_HOOKS)}"
-                )
-            wanted, got = (_arguments(f) for f in (STRATEGY_HOOKS[name], hook))
-            if len(wanted) != len(got):
-                raise PluginProblem(
-                    f"strategy {self.name!r}: {place(hook)}: {name}({', '.join(got)}): expected "
-                    f"the arguments ({', '.join(wanted)})"
-                )
+        check_hooks(f"strategy {self.name!r}", self.hooks, STRATEGY_HOOKS)
         for row in self.design:
             if row not in ROWS:
                 raise PluginProblem(
@@ -75,11 +65,29 @@ class Strategy:
 
         A strategy may declare ``par`` itself, with further fields that ``prepare`` fills in.
         """
-        kinds = {bool: "i8", int: "i8", float: "f8"}
-        fields = {
-            p.name: kinds[type(p.default)] for p in self.parameters if type(p.default) in kinds
-        }
-        return {**({"par": table(1, **fields)} if fields else {}), **self.tables}
+        return parameter_tables(self.parameters, self.tables)
+
+
+def parameter_tables(
+    parameters: Iterable[Parameter], tables: Mapping[str, Table]
+) -> dict[str, Table]:
+    """A plugin's `tables` and, if it has numeric parameters, the table ``par`` that holds them."""
+    kinds = {bool: "i8", int: "i8", float: "f8"}
+    fields = {p.name: kinds[type(p.default)] for p in parameters if type(p.default) in kinds}
+    return {**({"par": table(1, **fields)} if fields else {}), **tables}
+
+
+def check_hooks(who: str, hooks: Mapping[str, Callable], known: Mapping[str, Callable]) -> None:
+    """Raise PluginProblem for a hook that is not known, or takes another number of arguments."""
+    for name, hook in hooks.items():
+        if name not in known:
+            raise PluginProblem(f"{who}: no hook {name!r}{did_you_mean(name, known)}")
+        wanted, got = (_arguments(f) for f in (known[name], hook))
+        if len(wanted) != len(got):
+            raise PluginProblem(
+                f"{who}: {place(hook)}: {name}({', '.join(got)}): expected "
+                f"the arguments ({', '.join(wanted)})"
+            )
 
 
 def _arguments(func: Callable) -> tuple[str, ...]:

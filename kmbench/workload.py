@@ -35,6 +35,7 @@ class OpenWorkload(NamedTuple):
 
     `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
+    `reclaims`: it has events that only a run with reclaim processes.
     `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation
     on other things: what the rate of all of them together is computed with (metric T7).
     """
@@ -43,6 +44,7 @@ class OpenWorkload(NamedTuple):
     batches: Callable[[State], Iterator[np.ndarray]]
     trace_hash: str = ""
     nr_events: int | None = None
+    reclaims: bool = False
     running: int = 0
     think_ns: int = 0
 
@@ -70,6 +72,7 @@ def generated(
     tables: Mapping[str, Table],
     prepare: Callable[[State, tuple], None],
     nr_events: int | None = None,
+    reclaims: bool = False,
 ) -> OpenWorkload:
     """A workload from a compiled generator.
 
@@ -87,4 +90,4 @@ def generated(
         while nr := generator.call(S, generator.hooks, W, batch):
             yield batch[:nr]
 
-    return OpenWorkload(setup, batches, "", nr_events)
+    return OpenWorkload(setup, batches, "", nr_events, reclaims)

@@ -177,9 +177,61 @@ def check(simulation) -> None:
     """Assert that pages, objects and charges add up in the compiled core's state."""
     S, k = simulation.S, simulation.S.k[0]
     pages = int(k["nr_slab_pages"]) + int(k["nr_kernel_pages"]) + int(k["nr_free_pages"])
+    if "vm" in S._fields:
+        pages += int(S.vm["nr_user_pages"][0])
+        assert (S.item["pins"] >= 0).all() and (S.user["unused"] >= 0).all()
     machine = simulation.setup.machine
     assert pages == machine.memory_pages // machine.nodes * machine.nodes
     free = sum(int(S.area[n * 11 + o]["nr"]) << o for n in range(machine.nodes) for o in range(11))
     assert free == k["nr_free_pages"]
     assert (S.counter["usage"] >= 0).all() and (S.counter["limit"] <= UNLIMITED).all()
     assert (S.unbilled["bytes"] >= 0).all() and (S.memcg["billed_slab"] >= 0).all()
+
+
+COUNTS = (
+    "direct_runs", "group_runs", "kswapd_turns", "scanned_pages", "reclaimed_pages",
+    "written_pages", "scanned_objects", "freed_objects", "freed_bytes", "freed_slab_pages",
+    "visits", "target_bytes", "own_bytes", "damaged", "oom_kills", "stalls", "stall_ns",
+    "failed_with_reclaimable",
+)  # fmt: skip
+
+
+def observe_reclaim(simulation) -> dict:
+    """Snapshot of what only a run with reclaim has, in the terms of ``reference.reclaim``."""
+    S, vm = simulation.S, simulation.S.vm[0]
+    lists = int(vm["lists"])
+    live = [int(h) for h in S.item["known"].nonzero()[0] if S.obj[h]["slab"] > 0]
+    return {
+        "counts": {name: int(vm[name]) for name in COUNTS if vm[name]},
+        "lists": {
+            divmod(row, lists): _list(S, row) for row in range(len(S.lru)) if S.lru[row]["nr"]
+        },
+        "pools": {
+            divmod(row, 3): int(p["nr"]) for row, p in enumerate(S.pool) if p["nr"]
+        },
+        "swapped": {row: int(u["swapped"]) for row, u in enumerate(S.user) if u["swapped"]},
+        "deferred": {row: int(o["deferred"]) for row, o in enumerate(S.owner) if o["deferred"]},
+        "stat": {
+            (*divmod(row, 4), name): int(stat[name])
+            for row, stat in enumerate(S.stat)
+            for name in stat.dtype.names
+            if stat[name]
+        },
+        "pins": {handle: int(S.item[handle]["pins"]) for handle in live},
+        "kswapd": (
+            None if vm["kswapd_due"] == UNLIMITED else int(vm["kswapd_due"]),
+            int(vm["kswapd_failures"]),
+        ),
+        "bits": sorted(int(row) for row in S.owner["bit"][:-1].nonzero()[0]),
+        "phase": int(vm["phase"]),
+        "swap_free": int(vm["swap_free"]),
+    }
+
+
+def _list(S, row):
+    found, at = [], int(S.lru[row]["oldest"])
+    while at:
+        found.append((at, bool(S.item[at]["referenced"])))
+        at = int(S.item[at]["next"])
+    assert len(found) == S.lru[row]["nr"]
+    return found

@@ -71,7 +71,7 @@ def test_the_page_of_designs_has_every_row_of_every_strategy():
 def test_the_readme_names_every_strategy_and_workload():
     text = (ROOT / "README.md").read_text()
     plugins = kmbench.load_plugins()
-    for name in [*plugins.strategies, *plugins.workloads]:
+    for name in [*plugins.strategies, *plugins.workloads, *plugins.shrinkers]:
         assert f"`{name}`" in text, name
 
 
@@ -100,9 +100,10 @@ def test_the_version_is_in_the_changelog():
 
 def test_public_names():
     assert sorted(kmbench.__all__) == [
-        "Accounting", "ExecutorPlugin", "Host", "KmbenchError", "OpenWorkload", "Parameter",
-        "PluginProblem", "Scenario", "Simulation", "Strategy", "UsageProblem", "Workload",
-        "generated", "hookimpl", "load_plugins", "load_scenario", "open_results", "run",
+        "Accounting", "ExecutorPlugin", "Host", "KmbenchError", "Memory", "OpenWorkload",
+        "Parameter", "PluginProblem", "Reclaim", "Scenario", "Shrinker", "Simulation", "Strategy",
+        "UsageProblem", "Workload", "generated", "hookimpl", "load_plugins", "load_scenario",
+        "open_results", "run",
     ]  # fmt: skip
     assert all(getattr(kmbench, name) for name in kmbench.__all__)
 

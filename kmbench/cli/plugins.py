@@ -27,7 +27,7 @@ def command(ctx, files: tuple[str, ...], as_json: bool) -> None:
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
 @json_option
 def list_plugins(files: tuple[str, ...], as_json: bool) -> None:
-    """List plugins with the strategies, workloads and executors that they register."""
+    """List plugins with the strategies, workloads, shrinkers and executors that they register."""
     _list(files, as_json)
 
 
@@ -120,6 +120,7 @@ def _list(files: tuple[str, ...], as_json: bool) -> None:
     kinds = {
         "strategies": plugins.strategies,
         "workloads": plugins.workloads,
+        "shrinkers": plugins.shrinkers,
         "executors": plugins.executors,
         "compositions": plugins.compositions,
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from kmbench.core.events import CTX_MEMALLOC, GFP_NOFAIL, NR_CAUSES
 from kmbench.core.geometry import ERAS, kmalloc_bucket, kmalloc_name
+from kmbench.core.joints import no_reclaim
 from kmbench.core.pages import free_all
 from kmbench.core.paths import MAX_PLUGIN_PATHS, PLUGIN_PATH
 from kmbench.core.rng import seed_stream
@@ -38,6 +39,9 @@ class Accounting(NamedTuple):
     counter_locked: bool = False  # res_counter era
     forces: int = GFP_NOFAIL | CTX_MEMALLOC  # gfp and context bits that charge over the limit
     vectors: bool = False  # slabs get obj_cgroup vectors
+    slab_reclaim: bool = False  # a full memory counter reclaims the group's slab objects too (4.0+)
+    charge_retries: int = 5  # rounds of reclaim without progress before a charge fails
+    oom_needs_fs: bool = True  # no OOM kill in a group for charges without __GFP_FS (up to 3.x)
     work_items: int = 0  # deferred work: allocated items that may wait, and for how long they do
     work_delay_ns: int = 1_000_000
     zombies_hold_ids: bool = True  # ids of groups are free again only when nothing pins the group
@@ -81,6 +85,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     }
     fields = SLAB_FIELDS if on_slab else FIELDS
     made = {name: records(sizes[name], dtype) for name, dtype in fields.items()}
+    made["R"] = no_reclaim()
     S = tables_class(tuple(made))(**made)
     k = S.k
     k["nr_cpus"], k["nr_nodes"] = machine.cpus, machine.nodes
@@ -100,6 +105,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k["next_sample"] = sample_every if sample_every else UNLIMITED
     k["next_reap"] = REAP_CPU if on_slab else UNLIMITED
     k["next_due"] = min(k["next_sample"], k["next_reap"])
+    k["timer_due"] = UNLIMITED
     k["nr_free_pages"] = machine.memory_pages // machine.nodes * machine.nodes
     seed_stream(k, seed, "page stock")
     _caches(S, setup)

@@ -39,12 +39,25 @@ SHRINK = 11  # kmem_cache_shrink of cache `cache`; 0 = every cache
 SAMPLE = 12  # write one timeline sample now
 MARK = 13  # a marker; arg = its number
 FLUSH = 14  # empty every per-CPU stock
-NR_OPS = 15
+ACCESS = 15  # look up obj of `cache`, allocate it if absent; arg = handle of its parent, smaller
+PIN = 16  # a reference to obj is taken (an open file, a working directory)
+UNPIN = 17  # and dropped
+USER_ALLOC = 18  # cache = USER_*, arg = pages: user memory of the task's group grows
+USER_FREE = 19  # cache = USER_*, arg = pages: the group gives its oldest ones back
+TELL = 20  # arg: userland of the task's group says so to the listener to memory pressure
+NR_OPS = 21
 
 OP_NAMES = (
     "alloc", "free", "page_alloc", "page_free", "percpu_alloc", "percpu_free", "cg_create",
     "cg_offline", "cg_release", "limit_write", "attach", "shrink", "sample", "mark", "flush",
+    "access", "pin", "unpin", "user_alloc", "user_free", "tell",
 )  # fmt: skip
+
+# kinds of user pages (field `cache` of USER_ALLOC)
+USER_CLEAN = 0  # page cache, as on disk
+USER_DIRTY = 1  # page cache that must be written before it can go
+USER_ANON = 2  # anonymous memory, goes to swap
+USER_KINDS = ("file_clean", "file_dirty", "anon")
 
 # page kinds (field `cache` of PAGE_ALLOC)
 PAGES_OTHER = 0  # __GFP_ACCOUNT pages: pipe buffers, vmalloc, ...

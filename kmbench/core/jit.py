@@ -5,6 +5,7 @@
     takes the state counts references of dozens of arrays (measured 2-6 x the time of C).
 ``forceinline=True``
     A helper that is not inlined passes dozens of array structs on the stack.
+    Every helper says yes or no: numba hands the flag down to what is first compiled in its caller.
 ``no_cpython_wrapper``, ``no_cfunc_wrapper``
     Helpers are called from compiled code only; their wrappers would double the compile time.
 ``error_model="numpy"``
@@ -25,7 +26,7 @@ from numba.core.sigutils import normalize_signature
 JIT = not config.DISABLE_JIT
 
 _COMMON = {"nopython": True, "nogil": True, "_nrt": False, "error_model": "numpy"}
-_HELPER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_HELPER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
 
 
 class _Part(JITCodeLibrary):
@@ -53,9 +54,16 @@ class _Part(JITCodeLibrary):
 
 
 class _Whole(JITCodeLibrary):
-    """Code of an entry, with that of every helper that it reaches."""
+    """Code of an entry, with that of every helper that it reaches.
+
+    Nobody else calls those: LLVM may drop arguments that they do not use.  The state has some
+    seventy, and a call passes them one by one.
+    """
 
     def _optimize_final_module(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage.name == "linkonce_odr":
+                function.linkage = "internal"
         passes, builder = self._codegen._module_pass_manager()
         passes.run(self._final_module, builder)
 

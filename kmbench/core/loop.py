@@ -27,10 +27,8 @@ from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import drain_slot
 from kmbench.core.objects import (
     alloc_kernel_pages,
-    alloc_object,
     alloc_percpu,
     free_kernel_pages,
-    free_object,
     free_percpu,
 )
 from kmbench.core.paths import GROUP_GONE, GROUP_MADE
@@ -56,11 +54,13 @@ def run_timer(S, H, P, timeline, caches, totals):
         run_item(S, H, P)
     elif k.next_reap == k.now:
         settle(S, H, P, cache_reap(S))
+    elif k.timer_due == k.now:
+        S.R.timer(S)
     else:
         if not write_sample(S, H, P, timeline, caches, totals, k.now):
             return False
         k.next_sample += k.sample_every
-    k.next_due = min(k.next_sample, k.next_reap)
+    k.next_due = min(k.next_sample, k.next_reap, k.timer_due)
     if k.rcu_head != k.rcu_tail:
         k.next_due = min(k.next_due, S.rcu[k.rcu_head & (len(S.rcu) - 1)].due)
     if k.work_head != k.work_tail:
@@ -73,6 +73,7 @@ def log_failure(S, op, memcg, cache, gfp, arg, cause):
     """Record a failed operation; the log keeps the first ones, the count all."""
     k = S.k[0]
     k.nr_failed += 1
+    S.R.failed(S, memcg, cache, cause)
     if k.nr_fail_rows < len(S.fail):
         f = S.fail[k.nr_fail_rows]
         f.t = k.now
@@ -126,6 +127,9 @@ def group_event(S, H, P, op, cpu, memcg, task, which, arg):
         g.offline_since = k.now
         S.path[GROUP_GONE].count += 1
         H.cg_offline(S, P, cpu, memcg)
+        S.R.group_gone(S, memcg)
+        if g.css_pages == 0:
+            g.gone_at = S.k[0].now
         if k.zombies_hold_ids == 0:
             k.nr_ids -= g.has_id
             g.has_id = 0
@@ -176,6 +180,8 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             if look_ahead and i + OBJECT_AHEAD < stop:
                 prefetch(S.obj, events[i + OBJECT_AHEAD].obj)
                 prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
+                S.R.look_ahead(S, events[i + OBJECT_AHEAD].obj)
+                S.R.look_nearer(S, events[i + SLAB_AHEAD].obj)
             i += 1
             k.now = e.t
             internal = 0
@@ -185,8 +191,8 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
         k.task = e.task
         obj = e.obj
         if op == FREE:
-            if S.obj[obj].slab > 0:
-                free_object(S, H, P, cpu, obj, not (internal and e.cache))
+            if S.obj[obj].slab > 0 and S.R.may_free(S, obj):
+                S.R.free_object(S, H, P, cpu, obj, not (internal and e.cache))
                 k.nr_frees += 1 - internal
             else:
                 k.nr_skipped += 1 - internal
@@ -194,7 +200,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             if S.obj[obj].slab == 0:
                 failed = FAIL_NO_GROUP
                 if exists(S, e.memcg):
-                    failed = alloc_object(S, H, P, cpu, e.memcg, e.cache, e.gfp, e.arg, obj)
+                    failed = S.R.alloc_object(S, H, P, cpu, e.memcg, e.cache, e.gfp, e.arg, obj)
                 k.nr_allocs += 1 - internal
                 if failed and not internal:
                     log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
@@ -239,5 +245,9 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             flush_stocks(S, H, P)
         elif CG_CREATE <= op <= ATTACH:
             group_event(S, H, P, op, cpu, e.memcg, e.task, e.cache, e.arg)
+        else:
+            failed = S.R.other(S, op, cpu, e.memcg, obj, e.cache, e.gfp, e.arg)
+            if failed:
+                log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
         k.nr_events += 1 - internal
     return i

@@ -178,10 +178,11 @@ def refill_stock(S, cpu, memcg, nr):
 def try_charge(S, cpu, memcg, nr, gfp):
     """Charge `nr` pages to the memory counter, through the page stock.
 
-    Returns 0, or the row of the group that was over its limit.  Without reclaim a limit hit ends as
-    the NOMEM end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force
-    the charge (by version: ``Accounting.forces``).  The optional batch never forces and
-    never fails the charge.
+    Returns 0, or the row of the group that was over its limit.  A limit hit reclaims first where
+    the run models reclaim (:mod:`kmbench.core.charge`).  Without it, or after, it ends as the NOMEM
+    end of Linux 6.18 mm/memcontrol.c:try_charge_memcg; some gfp flags and contexts force the charge
+    (by version: ``Accounting.forces``).  The optional batch never forces and never fails the
+    charge.
     """
     k = S.k[0]
     if consume_stock(S, cpu, memcg, nr):
@@ -192,6 +193,8 @@ def try_charge(S, cpu, memcg, nr, gfp):
             refill_stock(S, cpu, memcg, k.stock_batch - nr)
             return 0
     failed = counter_charge(S, COUNTER_MEMORY, memcg, nr)
+    if failed:
+        failed = S.R.over_limit(S, cpu, memcg, nr, gfp, failed)
     if failed and gfp & k.forces:
         counter_force(S, COUNTER_MEMORY, memcg, nr)
         return 0

@@ -16,7 +16,7 @@ from kmbench.core.events import (
 )
 from kmbench.core.internal import queue_internal
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.pages import alloc_pages, free_pages, node_of
+from kmbench.core.pages import free_pages, node_of
 from kmbench.core.state import BY_CACHE, PERCPU
 
 PAST_SHEAVES = 1  # field `cache` of a queued FREE
@@ -116,6 +116,7 @@ def alloc_object(S, H, P, cpu, memcg, root, gfp, req, obj):
     o.req = req if req > 0 else c.object_size
     pc.live += 1
     pc.req += o.req
+    S.R.allocating(S, obj)
     billed = H.post_alloc(S, P, cpu, pays, cache, gfp, slab, billed)
     failed = billed == NOMEM
     if failed:  # the object exists and goes straight back to its slab (memcg_alloc_abort_single)
@@ -162,7 +163,7 @@ def bill_bytes(S, billed, nr_bytes):
 def alloc_kernel_pages(S, H, P, cpu, memcg, kind, order, gfp, obj):
     """Allocate 2**order kernel pages that are not slabs; 0 or FAIL_*."""
     k = S.k[0]
-    pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+    pfn = S.R.get_pages(S, cpu, order, gfp)
     if pfn < 0:
         return FAIL_PAGES
     billed = unbilled_as(memcg, CAUSE_NOT_SELECTED)

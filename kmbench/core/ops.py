@@ -42,6 +42,7 @@ from kmbench.core.groups import (
     reparent,
 )
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.joints import reclaim
 from kmbench.core.memcg import (
     count,
     counter_add,
@@ -71,6 +72,6 @@ __all__ = [
     "copy_of", "count", "counter_add", "counter_charge", "counter_force", "counter_note",
     "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy",
     "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined", "make_copy", "move_slab",
-    "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy", "refill_stock", "reparent",
-    "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
+    "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy", "reclaim", "refill_stock",
+    "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature as typing_signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.core.typing.typeof import typeof
 from numba.extending import NativeValue, intrinsic, register_model, typeof_impl, unbox
 from numba.np.numpy_support import from_dtype
 
@@ -80,12 +81,17 @@ def register_tables(made: type) -> None:
 
     @typeof_impl.register(made)
     def _typeof_tables(value, context):
-        return _tables_type(type(value), tuple(array.dtype for array in value))
+        return types.NamedTuple([_typeof_field(field) for field in value], type(value))
+
+
+def _typeof_field(field: object) -> types.Type:
+    """Records become Rows; nested tables and hook namespaces keep the type they have."""
+    return _rows_type(field.dtype) if hasattr(field, "dtype") else typeof(field)
 
 
 @lru_cache(maxsize=256)
-def _tables_type(made: type, dtypes: tuple) -> types.NamedTuple:
-    return types.NamedTuple([Rows(from_dtype(dtype)) for dtype in dtypes], made)
+def _rows_type(dtype) -> Rows:
+    return Rows(from_dtype(dtype))
 
 
 if JIT:

@@ -5,12 +5,18 @@ after the event (:func:`kmbench.core.release.settle`), or after a grace period i
 SLAB_TYPESAFE_BY_RCU.
 """
 
-from kmbench.core.events import SLAB_TYPESAFE_BY_RCU
+from kmbench.core.events import (
+    GFP_DIRECT_RECLAIM,
+    GFP_KSWAPD_RECLAIM,
+    GFP_NOFAIL,
+    SLAB_TYPESAFE_BY_RCU,
+)
 from kmbench.core.jit import inlined
-from kmbench.core.pages import alloc_pages, free_pages, node_of
+from kmbench.core.pages import free_pages, node_of
 from kmbench.core.paths import ALLOC_NEW_SLAB, SLAB_MADE
 from kmbench.core.state import RCU_FREE
 
+RETRY_GFP = 0xFFFFFFFF ^ (GFP_NOFAIL | GFP_DIRECT_RECLAIM | GFP_KSWAPD_RECLAIM)  # large orders
 SMALLER = 2  # an answer of the hook slab_new: not at this order, but perhaps at the smallest
 
 
@@ -68,7 +74,8 @@ def new_slab(S, H, P, cache, cpu, memcg, gfp):
     while True:
         allowed = H.slab_new(S, P, cpu, memcg, cache, order, gfp, 0)
         if allowed and allowed != SMALLER:
-            pfn = alloc_pages(S.pfn, S.area, S.path, k.nr_nodes, cpu % k.nr_nodes, order)
+            pages_gfp = gfp if order == c.min_order else gfp & RETRY_GFP
+            pfn = S.R.get_pages(S, cpu, order, pages_gfp)
             if pfn < 0:
                 H.slab_gone(S, P, cpu, cache, order, 0)
                 if order == c.min_order:

@@ -56,6 +56,8 @@ class Hooks:
     def __init__(self, key: str, functions: dict[str, Callable]):
         self.__dict__.update(functions)
         self._numba_type = HooksType(key, functions) if JIT else None
+        if JIT:  # types are interned: one that came out of a cache index knows no functions
+            self._numba_type.functions = functions
 
 
 @typeof_impl.register(Hooks)
@@ -281,20 +283,26 @@ def as_helper(func: Callable) -> Callable:
     return func if hasattr(func, "py_func") or not JIT else inlined(func)
 
 
-def specialise(loop: Callable, hooks: dict[str, Callable]) -> Engine:
+def specialise(
+    loop: Callable, hooks: dict[str, Callable], namespace: Hooks | None = None
+) -> Engine:
     """One engine of `loop` with `hooks`; compiled at the first call for its arguments.
 
-    The same functions give the same engine again: a run of a few events would otherwise spend its
-    time on the hash of what it runs.
+    `namespace`: use this one, which has the hooks, instead of making one.  The same functions give
+    the same engine again: a run of a few events would otherwise spend its time on the hash of what
+    it runs.
     """
-    return _specialised(loop, tuple(sorted(hooks.items())), cache_folder(), config.BOUNDSCHECK)
+    given = tuple(sorted(hooks.items()))
+    return _specialised(loop, given, cache_folder(), config.BOUNDSCHECK, namespace)
 
 
 @lru_cache(maxsize=64)
-def _specialised(loop: Callable, hooks: tuple, within: Path, bounds_checked: bool) -> Engine:
+def _specialised(
+    loop: Callable, hooks: tuple, within: Path, bounds_checked: bool, namespace: Hooks | None
+) -> Engine:
     helpers = {name: as_helper(func) for name, func in hooks}
     key = fingerprint([loop, *helpers.values()], tuple(helpers), _lowering(), bounds_checked)
-    made = Hooks(key, helpers)
+    made = namespace or Hooks(key, helpers)
     call = entry(loop)
     folder = within / key
     if JIT:

@@ -46,6 +46,7 @@ KERNEL = np.dtype(
         ("task", "i4"),  # of the current event
         ("next_due", "i8"),  # earliest of next_sample, next_reap, oldest RCU slab, oldest work
         ("next_sample", "i8"),
+        ("timer_due", "i8"),  # next turn of kswapd and of other timers of reclaim
         ("next_reap", "i8"),  # SLAB: when a CPU passes over all caches next, which, and its number
         ("reap_cpu", "i4"),
         ("reap_round", "i8"),
@@ -305,7 +306,7 @@ FIELDS = {
     "barn": BARN,
     "barn_slot": SHEAF_SLOT,
 }
-State = tables_class(tuple(FIELDS))
+State = tables_class((*FIELDS, "R"))  # R: what :mod:`kmbench.core.joints` names
 
 _SLUB_ONLY = ("sheaf", "sheaf_slot", "barn", "barn_slot")
 SLAB_FIELDS = {

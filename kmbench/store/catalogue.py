@@ -22,8 +22,8 @@ class Metric(NamedTuple):
     name: str
     """Column and option name."""
     id: str
-    """Short identifier: A accuracy, W waste, Z removed groups, O operations, T time, F
-    failures, S simulator."""
+    """Short identifier: A accuracy, W waste, R reclaim, I isolation, U userland's shrinker, Z
+    removed groups, O operations, T time, F failures, S simulator."""
     unit: str
     """``B`` bytes, ``1`` a fraction of one, ``ops``, ``count``, ``s``, ``ns``, ``events/s`` or
     ``pairs/s``."""
@@ -292,6 +292,90 @@ _CATALOGUE = (
     Metric(
         "work_items_duplicate", "F6.duplicate", "count", "lower", "work items in vain",
         "Work items that found their copy of a cache made already.",
+    ),
+    Metric(
+        "reclaim_efficiency", "R1", "1", "higher", "freed / scanned objects",
+        "Cached objects freed over cached objects scanned by the shrinker.",
+    ),
+    Metric(
+        "reclaim_returned", "R1.pages", "1", "higher", "pages returned",
+        "Bytes of slabs that went empty while a shrinker ran over slots of the objects it freed.",
+    ),
+    Metric(
+        "reclaim_targeting", "R2", "1", "higher", "freed from the full group",
+        "In reclaim for a group over its limit: slots freed of its own subtree's objects over all "
+        "slots freed.",
+    ),
+    Metric(
+        "reclaim_damage", "R3", "count", "lower", "evictions regretted per MiB",
+        "Objects evicted in the reclaim of others, or of the whole machine, that were wanted again "
+        "within 10 s, per MiB of objects freed.",
+    ),
+    Metric(
+        "enomem_reclaimable", "R4", "count", "lower", "ENOMEM with reclaimable",
+        "Operations that failed over a limit while the group had unused cached objects.",
+    ),
+    Metric(
+        "victim_hit_ratio_kept", "I1.hits", "1", "higher", "victim's hit ratio kept",
+        "Hit ratio of the victim group beside its neighbour over that alone.",
+    ),
+    Metric(
+        "victim_rate_kept", "I1.rate", "1", "higher", "victim's rate kept",
+        "Accesses that succeeded per time spent in them, stalls included, of the victim group "
+        "beside its neighbour over alone.",
+    ),
+    Metric(
+        "victim_latency_growth", "I1.p99", "1", "lower", "victim's p99 growth",
+        "99th percentile of the time of an access of the victim, beside its neighbour over alone; "
+        "powers of two.",
+    ),
+    Metric(
+        "interference_bytes", "I2", "B", "lower", "unbilled while kswapd ran",
+        "Slots of live objects of groups that nobody paid for, mean over the turns of kswapd.",
+    ),
+    Metric(
+        "shrinker_visits", "R.visits", "count", "lower", "shrinker visits",
+        "Times that a shrinker was asked for a group.",
+    ),
+    Metric(
+        "swapped_bytes", "R.swap", "B", "lower", "swapped out",
+        "Anonymous memory written to swap.",
+    ),
+    Metric(
+        "chunks_added", "U1.added", "count", None, "chunks offered",
+        "Chunks of memory that userland offered to its mempressure shrinker.",
+    ),
+    Metric(
+        "chunks_signalled", "U1.signalled", "count", None, "chunks signalled",
+        "Chunks that the kernel asked userland to free.",
+    ),
+    Metric(
+        "chunks_freed", "U1.freed", "count", None, "chunks freed",
+        "Chunks that userland freed in answer.",
+    ),
+    Metric(
+        "chunks_readded", "U1.readded", "count", None, "chunks re-added",
+        "Chunks that userland was asked for, did not have, and offered again.",
+    ),
+    Metric(
+        "chunks_left", "U1.left", "count", None, "chunks left",
+        "Chunks that the kernel may still ask for at the end: offered + re-added - signalled.",
+    ),
+    Metric(
+        "oom_kills", "F3", "count", "lower", "OOM kills",
+        "Processes (groups) that the OOM killer killed.",
+    ),
+    Metric(
+        "oom_wrong_kills", "F3.wrong", "count", "lower", "wrong victims",
+        "OOM kills of a group that was not the largest real user below the limit.",
+    ),
+    Metric(
+        "reclaim_stalls", "F4", "count", "lower", "stalls",
+        "Allocations and charges given up after 100 rounds of reclaim.",
+    ),
+    Metric(
+        "stall_time", "F4.time", "s", "lower", "time in direct reclaim",
+        "Model time that tasks spent in reclaim of their own.",
     ),
     Metric(
         "failed_groups", "F8", "count", "lower", "groups without an id",

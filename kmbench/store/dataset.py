@@ -50,9 +50,10 @@ def write_run(
     """Store one run and return the path of its proof, ``runs/<run_id>.parquet``.
 
     ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
-    ``ops`` and ``failures`` as Arrow tables or as columns for
-    :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.  Writing a run
-    again replaces it.  Raises :class:`UsageProblem` when the folder cannot be written.
+    ``ops`` and ``failures``, and ``accesses`` if reclaim was modelled, as Arrow tables or as
+    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.
+    Writing a run again replaces it.  Raises :class:`UsageProblem` when the folder cannot be
+    written.
     """
     write_runs(folder, [(run, tables, timing)])
     return Path(folder) / "runs" / f"{run['run_id']}.parquet"
@@ -246,6 +247,11 @@ class Results:
     def failures(self) -> pl.LazyFrame:
         """One row per failed operation (the first 100,000 of a run)."""
         return self._scan("failures")
+
+    @cached_property
+    def accesses(self) -> pl.LazyFrame:
+        """One row per group and phase of runs with reclaim: look-ups, hits, latency."""
+        return self._scan("accesses")
 
     @cached_property
     def timing(self) -> pl.LazyFrame:

@@ -177,6 +177,20 @@ _OPS = (
     Field("lock_wait", INT, "ns", "waited for locks, total over the run", True, "lower"),
 )
 
+_ACCESSES = (
+    Field("memcg", INT, "", "row of the group"),
+    Field("group", LABEL, "", "path of the group"),
+    Field("phase", INT, "", "phase of the run, begun by a mark"),
+    Field("accesses", INT, "count", "look-ups of cached objects"),
+    Field("hits", INT, "count", "those that found it", False, "higher"),
+    Field("failed", INT, "count", "those that failed (ENOMEM)", False, "lower"),
+    Field("returned", INT, "count", "misses of objects that reclaim had evicted", False, "lower"),
+    Field("busy", INT, "ns", "time of accesses and page faults, stalls included", False, "lower"),
+    Field("p50", INT, "ns", "median time of one, to a power of two", False, "lower"),
+    Field("p99", INT, "ns", "99th percentile", False, "lower"),
+    Field("p999", INT, "ns", "99.9th percentile", False, "lower"),
+)
+
 _FAILURES = (
     Field("t", INT, "ns", "model time"),
     Field("op", LABEL, "", "operation of the stream"),
@@ -204,6 +218,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
     "caches": (RUN_ID, *_CACHES),
     "ops": (RUN_ID, *_OPS),
     "failures": (RUN_ID, *_FAILURES),
+    "accesses": (RUN_ID, *_ACCESSES),
     "timing": (RUN_ID, *_TIMING),
     "runs": (RUN_ID, *_RUNS),
 }

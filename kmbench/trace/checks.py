@@ -70,7 +70,7 @@ def check_events(
     ):
         if _outside(values, 0, high):
             _check(where, first_row, name, values, (values < 0) | (values > high), expected)
-    needs_object = op <= ev.PERCPU_FREE
+    needs_object = (op <= ev.PERCPU_FREE) | ((op >= ev.ACCESS) & (op <= ev.UNPIN))
     if int(obj.min()) < 1:
         _check(where, first_row, "obj", obj, needs_object & (obj < 1), "a handle from 1 on")
     cache_limits = (
@@ -78,6 +78,11 @@ def check_events(
         (op == ev.PAGE_ALLOC, 0, len(ev.PAGE_KINDS) - 1, "a page kind"),
         (op == ev.SHRINK, 0, bounds.caches, f"a cache row or 0, up to {bounds.caches}"),
         (op == ev.LIMIT_WRITE, 0, 1, "a counter, 0 or 1"),
+        (op == ev.ACCESS, 1, bounds.caches, f"a cache row, 1 to {bounds.caches}"),
+        (
+            (op == ev.USER_ALLOC) | (op == ev.USER_FREE), 0, len(ev.USER_KINDS) - 1,
+            "a kind of user pages",
+        ),
     )
     for mask, low, high, expected in cache_limits:
         if _outside(cache[mask], low, high):
@@ -95,6 +100,8 @@ def check_events(
         (op == ev.CG_CREATE, 1, bounds.groups, f"a parent's row, 1 to {bounds.groups}"),
         (op == ev.ATTACH, 0, bounds.groups, f"a group row, 0 to {bounds.groups}"),
         (op == ev.LIMIT_WRITE, -1, largest, "pages, or -1 for no limit"),
+        (op == ev.ACCESS, 0, bounds.nr_objects - 1, "a parent's handle, or 0"),
+        ((op == ev.USER_ALLOC) | (op == ev.USER_FREE), 0, largest, "pages, from 0 on"),
     )
     for mask, low, high, expected in arg_limits:
         if _outside(arg[mask], low, high):

@@ -2,8 +2,12 @@
 
 Opt-in caches (the posting registers only the dentry cache) are copied eagerly for every group when
 it is created.  Slabs of a copy are charged after their pages were allocated; over the limit the
-pages are freed and the allocation fails: nothing is reclaimed.  All other caches have no hook at
-all.
+pages are freed and the allocation fails: nothing is reclaimed (Kamezawa objected; ``reclaim`` is
+what was promised for the next version).  All other caches have no hook at all.
+
+A group's dentries have an LRU of their own (patch 6, dcache_shrink_memcg), which reclaim of user
+pages in a full group reaches when kernel memory is charged to the same counter (patch 7).  Here
+its lists are the per-group ones of ``dentry-inode``; the superblock's list beside them is not kept.
 
 Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
 parent is the root), full ones at their first free, and the charge stays in the parent.  It was
@@ -17,6 +21,7 @@ from kmbench.core.ops import (
     COUNTER_MEMORY,
     CTX_KTHREAD,
     FULL,
+    GFP_DIRECT_RECLAIM,
     PLUGIN_PATH,
     Ops,
     Path,
@@ -36,6 +41,7 @@ from kmbench.core.ops import (
     move_slab,
     online_ancestor,
     outlined,
+    reclaim,
     table,
 )
 from kmbench.design import Fact
@@ -92,6 +98,19 @@ def counter(P):
     return COUNTER_KMEM if P.par[0].independent else COUNTER_MEMORY
 
 
+@outlined
+def charge_after_reclaim(S, P, memcg, nr, gfp):
+    """What was promised for the next version: the group is reclaimed from, then charged; False
+    if that freed nothing."""
+    while gfp & GFP_DIRECT_RECLAIM:
+        freed = reclaim(S, memcg, nr, gfp)
+        if counter_charge(S, counter(P), memcg, nr) == 0:
+            return True
+        if freed == 0:
+            break
+    return False
+
+
 def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
     """Charge a copy's slab once its pages are there."""
     if slab == 0:
@@ -101,7 +120,8 @@ def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
     if owner == 0:
         return True
     if counter_charge(S, counter(P), owner, 1 << order):
-        return False
+        if P.par[0].reclaim == 0 or not charge_after_reclaim(S, P, owner, 1 << order, gfp):
+            return False
     S.slab[slab].memcg = owner
     return True
 
@@ -197,8 +217,11 @@ costa_2012 = Strategy(
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
         Parameter("independent", True, "charge kmem, not the memory counter"),
+        Parameter("reclaim", False, "a full group is reclaimed from (promised for v2), not failed"),
     ),
-    accounting=lambda p: Accounting(copies=True, counter_locked=True),
+    accounting=lambda p: Accounting(
+        copies=True, counter_locked=True, slab_reclaim=not p["independent"] or p["reclaim"]
+    ),
     prepare=prepare,
     copy_name="{cache}-{row:x}",
     design={

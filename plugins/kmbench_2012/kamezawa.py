@@ -7,7 +7,7 @@ code was posted.
 Our completion: the flag is on the dentry and inode caches (``caches``), copies are made where the
 allocation may sleep, else by one work item each; slabs are charged before their pages, memory then
 kmem; __GFP_NOFAIL and dying tasks go over the limit; removal drops the charge, as in Souhlal's
-second version.  Reclaim is not modelled.
+second version.  Where a run models reclaim, a full memory counter reclaims user pages.
 """
 
 from kmbench.core.build import Accounting

@@ -14,7 +14,7 @@ dying task is charged over the limit.
 
 Both were written for SLAB, whose cache_reap drains dead copies.  On SLUB, ours: a work item shrinks
 them.
-Reclaim on a full memory counter is not modelled: the allocation fails.
+Where a run models reclaim, a full memory counter reclaims user pages; no slab object is freed.
 
 Removal: by the patches (2/10, 5/10) the charge goes to the root only with
 CONFIG_CGROUP_MEM_RES_CTLR_KMEM_ACCT_ROOT, else to nobody; the cover letter says "moved to the

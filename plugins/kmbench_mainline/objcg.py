@@ -283,6 +283,7 @@ linux_5_9 = Strategy(
         forces=FORCES | CTX_DYING,
         vectors=True,
         zombies_hold_ids=False,
+        slab_reclaim=True,
     ),
 )
 
@@ -316,6 +317,9 @@ linux_6_18 = Strategy(
         stock_batch=p["stock_batch"],
         forces=FORCES | GFP_HIGH,
         vectors=True,
+        slab_reclaim=True,
+        charge_retries=16,
+        oom_needs_fs=False,
         zombies_hold_ids=False,
     ),
 )

@@ -23,7 +23,8 @@ e55d9d9bfb69, "memcg, kmem: do not fail __GFP_NOFAIL charges", September 2019).
 Up to 4.7 a removed group keeps its id as long as anything keeps it alive; 73f576c04b94, "mm:
 memcontrol: fix cgroup creation failure after many small jobs", July 2016, gives it back at removal.
 
-Reclaim is not modelled: an allocation over a limit fails.
+A full memory counter reclaims user pages up to 3.18, slab objects too since 4.0; a full kmem
+counter never reclaims.
 """
 
 from kmbench.core.build import Accounting
@@ -56,7 +57,11 @@ NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:
 
 def _accounting(zombies_hold_ids: bool) -> Accounting:
     return Accounting(
-        stock_slots=1, stock_batch=32, forces=FORCES, zombies_hold_ids=zombies_hold_ids
+        stock_slots=1,
+        stock_batch=32,
+        forces=FORCES,
+        slab_reclaim=True,
+        zombies_hold_ids=zombies_hold_ids,
     )
 
 

@@ -130,7 +130,7 @@ def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
     count(S, SLAB_TEST)
     if (slab == 0) == (P.par[0].before_pages != 0):
         if order != S.cache[cache].min_order:
-            gfp &= ~GFP_NOFAIL
+            gfp &= 0xFFFFFFFF ^ GFP_NOFAIL
         if not charge_pages(S, P, cpu, pays, 1 << order, gfp):
             return SMALLER
     if slab > 0:

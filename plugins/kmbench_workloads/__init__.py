@@ -6,8 +6,18 @@ import kmbench
 @kmbench.hookimpl
 def kmbench_register_workloads(register):
     """Register every workload of this package."""
-    from kmbench_workloads import messages, replay, short_lives, slab_pairs, spread
+    from kmbench_workloads import (
+        dentry_bomb,
+        mempressure_test,
+        messages,
+        replay,
+        short_lives,
+        slab_pairs,
+        spread,
+    )
 
+    register(dentry_bomb.dentry_bomb)
+    register(mempressure_test.mempressure_test)
     register(messages.messages)
     register(replay.replay)
     register(short_lives.short_lives)

@@ -9,6 +9,7 @@ from .buddy import Buddy
 from .memcg import ROOT, Groups, State
 from .objcg import Linux59, Linux618
 from .observe import check, snapshot
+from .reclaim import Vm
 from .slab import CPU_SHIFT, REAP_EVERY, SlabCache
 from .slub import Cache, Slab, Where
 from .strategies import Costa2012, NoAccounting
@@ -85,10 +86,13 @@ class Reference:
     """The simulated kernel.
 
     ``setup`` is a kmbench.core.setup.Setup, ``strategy`` a name of STRATEGIES, ``params`` its
-    parameters and ``seed`` the run's seed (it picks the victims of the page stock).
+    parameters and ``seed`` the run's seed (it picks the victims of the page stock).  ``memory``, a
+    kmbench.memory.Memory, has it model reclaim.
     """
 
-    def __init__(self, setup, strategy: str, params: dict | None = None, seed: int = 0):
+    def __init__(
+        self, setup, strategy: str, params: dict | None = None, seed: int = 0, memory=None
+    ):
         self.machine = setup.machine
         self.buddy = Buddy(self.machine.memory_pages, self.machine.nodes)
         self.groups = Groups(setup.groups, self)
@@ -114,6 +118,7 @@ class Reference:
         self.fail = 0  # why the last allocation failed, FAIL_*
         self.ids = {group.row for group in self.groups if group.state is State.ONLINE}
         self.strategy = STRATEGIES[strategy](self, params or {}, seed)
+        self.vm = Vm(self, setup, memory, strategy, params or {}) if memory else None
         self._adopt(setup)
 
     def _make_cache(self, spec, owner=0):
@@ -201,6 +206,8 @@ class Reference:
         elif op == ev.SHRINK:
             for cache in [self.root_caches[row - 1]] if row else list(self.caches):
                 cache.shrink(self.cpu)
+        elif self.vm and op >= ev.MARK and op != ev.FLUSH:
+            self.vm.event(op, call, obj, row, arg)
         self._after_event()
 
     def _charged(self, task, row) -> int:
@@ -219,6 +226,8 @@ class Reference:
         if obj is None:
             self.counters["failed_allocs"] += 1
             self.failures[ev.FAIL_NAMES[self.fail]] += 1
+            if self.vm:
+                self.vm.note_failure(owner, self.fail)
         else:
             obj.owner = owner
             if owner <= ROOT and obj.billed < 0:
@@ -229,13 +238,20 @@ class Reference:
 
     def _free(self, op, handle) -> None:
         obj = self.objects.get(handle)
-        if obj is None or op != _freed_by(obj):
+        refused = obj is not None and obj.slab and self.vm and op == ev.FREE
+        if obj is None or op != _freed_by(obj) or (refused and not self.vm.may_free(handle)):
             self.counters["skipped"] += 1
             return
-        del self.objects[handle]
         if obj.slab:
+            del self.objects[handle]
             self._free_object(obj)
-        elif obj.block:
+        else:
+            self.drop(handle, obj)
+
+    def drop(self, handle, obj) -> None:
+        """Free something live that is no slab object."""
+        del self.objects[handle]
+        if obj.block:
             self.strategy.pages_free(self.cpu, obj)
             self.buddy.give_back(obj.block)
         else:
@@ -267,8 +283,18 @@ class Reference:
         self.strategy.obj_free(self.cpu, obj)
         obj.slab.cache.release(self.cpu, obj.slab)
 
+    def free_past_sheaves(self, obj) -> None:
+        """Free an object in the middle of another operation; it goes straight to its slab."""
+        self.strategy.before_free(obj)
+        self.strategy.obj_free(self.cpu, obj)
+        obj.slab.cache.free_to_slab(self.cpu, obj.slab)
+
+    def get_block(self, cpu, order, gfp):
+        """2**order pages, or None."""
+        return self.vm.get_block(cpu, order, gfp) if self.vm else self.buddy.alloc(cpu, order)
+
     def _alloc_pages(self, call, order, kind) -> Obj | None:
-        block = self.buddy.alloc(call.cpu, order)
+        block = self.get_block(call.cpu, order, call.gfp)
         if block is None:
             self.fail = ev.FAIL_PAGES
             return None
@@ -304,6 +330,8 @@ class Reference:
         self.groups[row].state = new
         if new is State.OFFLINE:
             self.strategy.cg_offline(row, self.cpu)
+            if self.vm:
+                self.vm.group_gone(row)
             if not self.strategy.zombies_hold_ids:
                 self.ids.discard(row)
 
@@ -325,7 +353,10 @@ class Reference:
             self.fail = ev.FAIL_LIMIT
             if not strategy.before_slab(cache, order):
                 continue
-            block = self.buddy.alloc(cpu, order)
+            gfp = self.call.gfp
+            if order != spec.min_order:  # allocate_slab tries the large order without reclaim
+                gfp &= ~(ev.GFP_NOFAIL | ev.GFP_DIRECT_RECLAIM | ev.GFP_KSWAPD_RECLAIM)
+            block = self.get_block(cpu, order, gfp)
             if block is None:
                 strategy.no_pages(cache, order)
                 self.fail = ev.FAIL_PAGES
@@ -392,6 +423,12 @@ class Reference:
         while True:
             due = [queue[0][0] for queue in (self.rcu, self.works) if queue]
             due += self.next_reap[:1] if self.next_reap else []
+            kswapd = self.vm.kswapd_due if self.vm else None
+            if kswapd is not None and kswapd <= until and kswapd < min(due, default=kswapd + 1):
+                self.now, self.cpu = kswapd, 0
+                self.vm.kswapd()
+                self._after_event()
+                continue
             if not due or min(due) > until:
                 return
             if self.rcu and self.rcu[0][0] == min(due):

@@ -75,7 +75,7 @@ class ObjCgroup(NoAccounting):
         return True
 
     def _try_charge(self, call, row, pages) -> bool:
-        """try_charge on the memory counter, without reclaim."""
+        """try_charge on the memory counter."""
         if self.page_stock.consume(call.cpu, row, pages):
             return True
         memory = self.groups[row].memory
@@ -86,10 +86,23 @@ class ObjCgroup(NoAccounting):
             return True
         if batch > pages and memory.try_charge(pages):
             return True
+        if self.host.vm:
+            forces = ev.CTX_DYING if self.rules.dying_forces else 0
+            if self.host.vm.over_limit(call, row, pages, call.gfp, forces):
+                return True
         if not self._forced(call.gfp):
             return False
         memory.charge(pages)
         return True
+
+    def charge_user(self, call, row):
+        return self._try_charge(call, row, 1)
+
+    def flush_stocks(self, row):
+        for cpu in range(self.host.machine.cpus):
+            for slot in range(len(self.byte_stock.cpus[cpu])):
+                self.byte_stock.drain(cpu, slot)
+        self.page_stock.drain_subtree(row)
 
     def _forced(self, gfp) -> bool:
         force = ev.GFP_NOFAIL | ev.CTX_MEMALLOC
@@ -308,7 +321,8 @@ class ObjCgroup(NoAccounting):
                 rows = {below.row for below in self.groups.subtree(group.row)}
                 kmem = sum(self.groups[row].objcg_pages + direct.get(row, 0) for row in rows)
                 assert group.kmem.usage == kmem, f"kmem of {group.row}"
-                assert group.memory.usage == kmem + self.page_stock.held(rows)
+                pages = kmem + self.page_stock.held(rows) + self.user_pages(group.row)
+                assert group.memory.usage == pages
 
     def _billed_bytes(self):
         """Bytes per obj_cgroup of what it is billed for."""

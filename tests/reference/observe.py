@@ -82,6 +82,7 @@ def check(model) -> None:
 def _check_pages(model) -> None:
     slabs = sum(slab.block.pages for slab in model.all_slabs())
     kernel = sum(obj.block.pages for obj in model.objects.values() if obj.block)
+    kernel += sum(len(pool) for pool in model.vm.pools.values()) if model.vm else 0
     assert slabs + kernel + model.buddy.free_pages() == model.buddy.total_pages
     for blocks in (node.free for node in model.buddy.nodes):
         for order, pfns in enumerate(blocks[:-1]):

@@ -121,7 +121,7 @@ class PageUnit(NoAccounting):
         return False
 
     def charge_memory(self, call, row, pages, gfp) -> bool:
-        """try_charge without reclaim."""
+        """try_charge: stock, batch, exactly, then after reclaim, then over the limit."""
         if pages == 1 or not self.single_page_stock:
             if self.stock.consume(call.cpu, row, pages):
                 return True
@@ -131,10 +131,19 @@ class PageUnit(NoAccounting):
             return True
         if memory.try_charge(pages):
             return True
+        vm = self.host.vm
+        if vm and vm.over_limit(call, row, pages, gfp, self.forces):
+            return True
         if gfp & self.forces:
             memory.charge(pages)
             return True
         return False
+
+    def charge_user(self, call, row):
+        return PageUnit.charge_memory(self, call, row, 1, call.gfp)
+
+    def flush_stocks(self, row):
+        self.stock.drain_subtree(row)
 
     def uncharge_one(self, which, row, pages, until=None):
         getattr(self.groups[row], which).uncharge(pages, until)
@@ -274,8 +283,9 @@ class PageUnit(NoAccounting):
             rows = {below.row for below in self.groups.subtree(group.row)}
             pages = sum(self.charged(row) for row in rows)
             assert group.kmem.usage == pages
+            pages += self.user_pages(group.row)
             if "memory" in self.counters:
                 spared = sum(self.spared(row) for row in rows)
                 assert group.memory.usage == pages + self.stock.held(rows) - spared
             else:
-                assert group.memory.usage == 0
+                assert group.memory.usage == self.user_pages(group.row)

@@ -85,6 +85,24 @@ class NoAccounting:
     def percpu_free(self, cpu, obj):
         """The bill of a freed per-CPU area."""
 
+    def charge_user(self, call, row) -> bool:
+        """A user page of a group: charged to its memory counter by every design."""
+        memory = self.groups[row].memory
+        if memory.try_charge(1) or self.host.vm.over_limit(call, row, 1, call.gfp, 0):
+            return True
+        if call.gfp & (ev.GFP_NOFAIL | ev.CTX_MEMALLOC):
+            memory.charge(1)
+            return True
+        return False
+
+    def flush_stocks(self, row):
+        """Whatever the CPUs hold in stock for a group's subtree goes back."""
+
+    def user_pages(self, row) -> int:
+        """User pages of a group's subtree."""
+        rows = {below.row for below in self.groups.subtree(row)}
+        return self.host.vm.user_pages(rows) if self.host.vm else 0
+
     def payer(self, obj) -> int:
         """Who pays for a live object now, in the terms of ``billed``."""
         return obj.billed
@@ -109,7 +127,8 @@ class NoAccounting:
     def check(self):
         """Every counter is what the billing identity says; here: zero."""
         for group in self.groups:
-            assert group.memory.usage == 0 and group.kmem.usage == 0
+            users = self.user_pages(group.row) if group.row > ROOT else 0
+            assert group.memory.usage == users and group.kmem.usage == 0
 
 
 class Costa2012(NoAccounting):
@@ -124,6 +143,7 @@ class Costa2012(NoAccounting):
         super().__init__(host, params, seed)
         names = params.get("caches", ["dentry"])
         self.independent = params.get("independent", True)
+        self.reclaims = params.get("reclaim", False)
         self.registered = [cache for cache in host.root_caches if cache.spec.name in names]
         for group in self.groups:
             if group.row > ROOT and self.groups.resolve(group.row) == group.row:
@@ -154,10 +174,24 @@ class Costa2012(NoAccounting):
     def slab_new(self, cache, slab):
         if cache.owner == 0:
             return True
-        if not self.counter(cache.owner).try_charge(slab.block.pages):
+        if not self.charge(cache.owner, slab.block.pages):
             return False
         slab.charged = cache.owner
         return True
+
+    def charge(self, row, pages):
+        """Charge a slab; with ``reclaim`` a full group is reclaimed from as long as that helps."""
+        if self.counter(row).try_charge(pages):
+            return True
+        gfp = self.host.call.gfp
+        if not self.host.vm or not self.reclaims or not gfp & ev.GFP_DIRECT_RECLAIM:
+            return False
+        while True:
+            freed = self.host.vm.reclaim_group(row, pages, gfp)
+            if self.counter(row).try_charge(pages):
+                return True
+            if not freed:
+                return False
 
     def slab_gone(self, slab):
         if slab.charged:
@@ -210,4 +244,5 @@ class Costa2012(NoAccounting):
                 and self.groups.is_descendant(slab.charged, group.row)
             )
             counted = (group.kmem.usage, group.memory.usage)
-            assert counted == ((pages, 0) if self.independent else (0, pages))
+            users = self.user_pages(group.row) if group.row > ROOT else 0
+            assert counted == ((pages, users) if self.independent else (0, pages + users))

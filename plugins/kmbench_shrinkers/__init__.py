@@ -1,0 +1,14 @@
+"""First-party shrinkers: policies that free cached objects, and userland listeners to pressure."""
+
+import kmbench
+
+
+@kmbench.hookimpl
+def kmbench_register_shrinkers(register):
+    """Register every shrinker of this package."""
+    from kmbench_shrinkers import baselines, dentry_inode, mempressure
+
+    register(dentry_inode.dentry_inode)
+    register(mempressure.mempressure)
+    register(baselines.lru)
+    register(baselines.clock)

@@ -1,0 +1,159 @@
+"""How hard shrinkers work: golden values of each era, and what must hold for any stream."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import kmbench
+import reclaim_streams
+from kmbench.core import events as ev
+from kmbench.core.jit import JIT
+from kmbench.core.shrink import LRU_RATIO, PRIORITY, PRIORITY_CAPPED, by_lru_ratio, by_priority
+from kmbench.memory import Memory
+from kmbench_shrinkers.mempressure import level_of
+
+
+class Shrinker:
+    """A shrinker that scans what it is asked to, frees nothing, and remembers the sum."""
+
+    def __init__(self, rules, refuses=False, batch=128):
+        self.scanned = 0
+        self.refuses = refuses
+        vm = SimpleNamespace(
+            rules=rules, batch=batch, seeks=2, at_least_batch=0, scanned_objects=0, cost=0,
+            object_ns=0,
+        )  # fmt: skip
+        self.S = SimpleNamespace(
+            vm=[vm], k=[SimpleNamespace(release=0, cpu=0)], P=None, Q=None,
+            R=SimpleNamespace(scan=self.scan),
+        )  # fmt: skip
+        self.owner = SimpleNamespace(deferred=0)
+
+    def scan(self, S, Q, memcg, nr, gfp):
+        if self.refuses:
+            return -1
+        self.scanned += nr
+        return nr
+
+
+@pytest.mark.parametrize(
+    ("scanned", "pages", "freeable", "expected", "left"),
+    [
+        (1000, 100_000, 50_000, 896, 103),
+        (32, 100_000, 50_000, 0, 31),
+        (6250, 100_000, 50_000, 6144, 105),
+        (100_000, 100_000, 50_000, 99_968, 31),
+    ],
+)
+def test_shrink_slab_of_3_5(scanned, pages, freeable, expected, left):
+    one = Shrinker(LRU_RATIO)
+    by_lru_ratio(one.S, one.owner, 0, freeable, scanned, pages, 0)
+    assert (one.scanned, one.owner.deferred) == (expected, left)
+
+
+@pytest.mark.parametrize(
+    ("prio", "freeable", "deferred", "expected", "left"),
+    [
+        (12, 50_000, 0, 0, 24),
+        (12, 50_000, 5000, 0, 5024),
+        (8, 50_000, 0, 384, 6),
+        (4, 50_000, 0, 6144, 106),
+        (0, 50_000, 0, 99_968, 32),
+        (12, 262_144, 0, 128, 0),
+        (0, 100, 0, 128, 72),
+        (1, 60, 0, 60, 0),
+    ],
+)
+def test_do_shrink_slab_of_6_18(prio, freeable, deferred, expected, left):
+    one = Shrinker(PRIORITY)
+    one.owner.deferred = deferred
+    by_priority(one.S, one.owner, 0, freeable, prio, 0)
+    assert (one.scanned, one.owner.deferred) == (expected, left)
+
+
+@pytest.mark.parametrize("rules", [LRU_RATIO, PRIORITY])
+def test_a_refusing_shrinker_winds_up_to_a_bound(rules):
+    one = Shrinker(rules, refuses=True)
+    for _ in range(50):
+        if rules == LRU_RATIO:
+            by_lru_ratio(one.S, one.owner, 0, 1000, 500, 1000, 0)
+        else:
+            by_priority(one.S, one.owner, 0, 1000, 4, 0)
+    assert 500 <= one.owner.deferred <= 2000
+
+
+def test_small_passes_are_capped_between_4_16_and_5_12():
+    one = Shrinker(PRIORITY_CAPPED)
+    one.owner.deferred = 100_000
+    by_priority(one.S, one.owner, 0, 10_000, 12, 0)
+    assert one.scanned == 5000 // 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("scanned", "reclaimed", "percent"),
+    [
+        (512, 512, 0), (512, 300, 41), (512, 205, 59), (512, 204, 60), (512, 6, 98),
+        (512, 5, 99), (512, 0, 100), (600, 240, 60),
+    ],
+)  # fmt: skip
+def test_levels_of_mempressure(scanned, reclaimed, percent):
+    assert level_of(scanned, reclaimed) == percent
+
+
+@pytest.fixture(scope="module")
+def plugins():
+    return kmbench.load_plugins()
+
+
+def run(case, plugins, gfp=None):
+    setup, reclaim, events = case
+    if gfp is not None:
+        events = events.copy()
+        events["gfp"] = gfp
+    memory = Memory(reclaim, plugins.shrinker("dentry-inode"))
+    simulation = kmbench.Simulation(setup, plugins.strategy("none"), memory=memory)
+    simulation.feed(events)
+    return simulation.S
+
+
+EXAMPLES = settings(
+    max_examples=40 if JIT else 4, deadline=None, derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+
+@EXAMPLES
+@given(seed=st.integers(0, 10_000))
+def test_references_keep_objects_and_counts_hold(seed, plugins):
+    S = run(reclaim_streams.seeded_case(seed, 300), plugins)
+    item, live = S.item, S.obj["slab"][: len(S.item)] > 0
+    assert live[item["pins"] > 0].all(), "a pinned object was freed"
+    parents = item["parent"][(item["known"] > 0) & (item["parent"] > 0)]
+    assert (item["known"][parents] > 0).all() and (item["pins"][parents] > 0).all()
+    for table in ("user", "owner", "stat", "lru", "pool"):
+        for name in getattr(S, table).dtype.names:
+            assert (getattr(S, table)[name] >= 0).all(), (table, name)
+    unused = np.bincount(
+        S.obj["owner"][: len(item)][(item["known"] > 0) & (item["pins"] == 0)],
+        minlength=len(S.memcg),
+    )
+    assert (S.user["unused"] == unused).all()
+
+
+@EXAMPLES
+@given(seed=st.integers(0, 10_000))
+def test_without_gfp_fs_no_dentry_is_freed(seed, plugins):
+    nofs = ev.GFP_NOFS & ~ev.GFP_KSWAPD_RECLAIM  # kswapd itself may
+    S = run(reclaim_streams.seeded_case(seed, 300), plugins, nofs)
+    assert S.vm["freed_objects"][0] == 0
+
+
+@EXAMPLES
+@given(seed=st.integers(0, 10_000))
+def test_pages_freed_by_the_shrinker_are_slabs_that_went_empty(seed, plugins):
+    S = run(reclaim_streams.seeded_case(seed, 300), plugins)
+    gone = sum(int(c["slabs_gone"]) << int(c["order"]) for c in S.cache)
+    assert 0 <= S.vm["freed_slab_pages"][0] <= gone
