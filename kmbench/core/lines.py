@@ -12,7 +12,7 @@ from kmbench.core.paths import LINE_FAR, LINE_NEAR, LOCK_WAIT
 HELD_NS = 1000
 
 
-@outlined
+@inlined
 def fetch_line(S, line, lock):
     """Count what it takes the current CPU to get a line that another one wrote last."""
     k = S.k[0]

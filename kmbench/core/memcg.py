@@ -28,7 +28,7 @@ def count(S, path):
     S.path[path].count += 1
 
 
-@outlined
+@inlined
 def counter_charge(S, which, memcg, nr):
     """Add `nr` pages to the counter `which` of `memcg` and of every ancestor.
 
@@ -99,7 +99,7 @@ def counter_note(S, which, memcg, nr):
         g = S.memcg[g].parent
 
 
-@outlined
+@inlined
 def counter_uncharge(S, which, memcg, nr, stop):
     """Take `nr` pages off `memcg` and its ancestors, up to but excluding row `stop` (0: all)."""
     if nr == 0:
@@ -174,7 +174,7 @@ def refill_stock(S, cpu, memcg, nr):
     slot.nr = nr
 
 
-@outlined
+@inlined
 def try_charge(S, cpu, memcg, nr, gfp):
     """Charge `nr` pages to the memory counter, through the page stock.
 

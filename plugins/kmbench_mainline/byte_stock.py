@@ -65,7 +65,7 @@ PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
 )
 
 
-@outlined
+@inlined
 def charge_pages(S, P, cpu, memcg, nr, gfp):
     """Charge whole pages: the memory counter, then kmem; False when over a limit.
 
@@ -100,7 +100,7 @@ def hand_over(S, memcg, target):
     g.objcg_pages = 0
 
 
-@outlined
+@inlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
     if P.par[0].cgroup_v2:
@@ -133,13 +133,19 @@ def uncharge_objcg(S, P, cpu, objcg, nr, through_stock):
     uncharge_pages(S, P, cpu, memcg, nr, through_stock)
 
 
-@outlined
+@inlined
 def release_if_last(S, P, objcg):
     """Give back what a removed group's obj_cgroup left over, once nothing refers to it."""
     g = S.memcg[objcg]
+    if g.state != ONLINE and g.objcg_refs <= 0:
+        release_left(S, P, objcg)
+
+
+@outlined
+def release_left(S, P, objcg):
+    """The same of an obj_cgroup that no object refers to, but perhaps a stock."""
+    g = S.memcg[objcg]
     k = S.k[0]
-    if g.state == ONLINE or g.objcg_refs > 0:
-        return
     for row in range(k.nr_cpus * MAX_SLOTS):
         if P.stock[row].objcg > 0 and group_of(S, P, P.stock[row].objcg) == objcg:
             return
@@ -189,7 +195,7 @@ def account_vmstat(S, P, row, node, flags, nr_bytes):
         stock.unreclaimable = nr
 
 
-@outlined
+@inlined
 def drain(S, P, cpu, row):
     """Empty a slot of this CPU's byte stock: whole pages to the counter, the rest to the
     obj_cgroup."""
@@ -231,7 +237,7 @@ def slot_of(S, P, cpu, key):
     return row
 
 
-@outlined
+@inlined
 def switch_stock(S, P, cpu, key):
     """Give an obj_cgroup a slot of this CPU's stock, an empty or a random one; its row.
 
@@ -254,7 +260,7 @@ def switch_stock(S, P, cpu, key):
     return row
 
 
-@outlined
+@inlined
 def give_back(S, P, cpu, row, keep):
     """A stock holds more than a page: give pages back, unless it may `keep` them."""
     stock = P.stock[row]
@@ -287,7 +293,7 @@ def refill(S, P, cpu, key, nr_bytes, keep, node, flags, acct):
         give_back(S, P, cpu, row, keep)
 
 
-@outlined
+@inlined
 def charge_miss(S, P, cpu, memcg, key, nr_bytes, gfp, node, flags, acct):
     """Charge the pages that `nr_bytes` needs; the rest of the last one goes to the stock."""
     k = S.k[0]
