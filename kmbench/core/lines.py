@@ -6,7 +6,7 @@ another CPU took less than ``HELD_NS`` before has to be waited for.  Per-CPU sto
 CPU and never move.  What a fetch takes is the hardware profile's business.
 """
 
-from kmbench.core.jit import inlined, outlined
+from kmbench.core.jit import inlined
 from kmbench.core.paths import LINE_FAR, LINE_NEAR, LOCK_WAIT
 
 HELD_NS = 1000
