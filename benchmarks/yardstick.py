@@ -122,7 +122,7 @@ class Yardstick:
         parameters = {p.name: p.default for p in strategy.parameters}
         self.run = build(strategy, look_ahead).run
         self.S = build_state(setup, strategy.accounting(parameters), 0, 0)
-        self.P = build_tables(strategy.all_tables(), self.S)
+        self.P = build_tables(strategy.all_tables(parameters), self.S)
         if strategy.prepare:
             strategy.prepare(self.S, self.P, setup, parameters)
         self.sim = _Sim(

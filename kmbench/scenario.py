@@ -29,6 +29,11 @@ def parse_quantity(text: Any, units: Mapping[str, int], where: str) -> int:
     return round(float(match[1]) * units[match[2]])
 
 
+def scenario_files(folder: Path) -> list[Path]:
+    """Every scenario below a folder; grids, ``*.grid.toml``, lie beside what they vary."""
+    return sorted(p for p in folder.rglob("*.toml") if not p.name.endswith(".grid.toml"))
+
+
 @dataclass(frozen=True)
 class Machine:
     """The simulated machine."""

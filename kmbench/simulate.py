@@ -80,7 +80,7 @@ class Simulation:
         self.strategy = strategy
         accounting = strategy.accounting(parameters)
         self.S = build_state(setup, accounting, seed, sample_every)
-        self.P = build_tables(strategy.all_tables(), self.S)
+        self.P = build_tables(strategy.all_tables(parameters), self.S)
         if "par" in self.P._fields:
             for name in parameters.keys() & set(self.P.par.dtype.names):
                 self.P.par[name] = parameters[name]

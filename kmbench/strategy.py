@@ -20,7 +20,9 @@ class Strategy:
 
     `hooks` maps names of :mod:`kmbench.core.hooks` to plain module-level functions of the same
     arguments; those left out are compiled to nothing.  `tables` are its own state, sized by the
-    host and zeroed; numeric and true/false parameters reach the hooks as ``P.par[0].name``.
+    host and zeroed; `tables_for` says, given the parameters, which it has beside (a function chosen
+    by :func:`kmbench.core.ops.by_table` is compiled for those alone); numeric and true/false
+    parameters reach the hooks as ``P.par[0].name``.
     `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
     setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
     `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is removed.
@@ -35,6 +37,7 @@ class Strategy:
     hooks: Mapping[str, Callable] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
     tables: Mapping[str, Table] = field(default_factory=dict)
+    tables_for: Callable[[dict], Mapping[str, Table]] = lambda parameters: {}
     paths: tuple[Path, ...] = ()
     path_ops: Callable[[dict], Mapping[str, Ops]] = lambda parameters: {}
     accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
@@ -60,12 +63,13 @@ class Strategy:
         """Every hook of the protocol: this strategy's where it has one, else the default."""
         return {**STRATEGY_HOOKS, **self.hooks}
 
-    def all_tables(self) -> dict[str, Table]:
+    def all_tables(self, parameters: dict) -> dict[str, Table]:
         """Its tables and, if it has numeric parameters, the table ``par`` that holds them.
 
         A strategy may declare ``par`` itself, with further fields that ``prepare`` fills in.
         """
-        return parameter_tables(self.parameters, self.tables)
+        tables = {**self.tables, **self.tables_for(parameters)}
+        return parameter_tables(self.parameters, tables)
 
 
 def parameter_tables(

@@ -11,6 +11,7 @@ import pytest
 
 import kmbench
 from kmbench.design import MEASURED, ROWS
+from kmbench.scenario import scenario_files
 from kmbench.sweep.grid import load_grid
 from kmbench.sweep.plan import plan_sweep
 
@@ -77,7 +78,7 @@ def test_the_readme_names_every_strategy_and_workload():
 
 def test_every_scenario_loads_and_says_what_to_look_at():
     plugins = kmbench.load_plugins()
-    scenarios = sorted((ROOT / "workloads").rglob("*.toml"))
+    scenarios = scenario_files(ROOT / "workloads")
     assert scenarios
     for path in scenarios:
         scenario = kmbench.load_scenario(path)
@@ -87,7 +88,7 @@ def test_every_scenario_loads_and_says_what_to_look_at():
 
 def test_every_grid_of_the_repository_can_be_planned():
     plugins = kmbench.load_plugins()
-    grids = sorted((ROOT / "sweeps").glob("*.toml"))
+    grids = sorted((ROOT / "workloads").rglob("*.grid.toml"))
     assert grids
     for path in grids:
         assert plan_sweep(load_grid(path), plugins).jobs
@@ -110,9 +111,9 @@ def test_public_names():
 
 def test_the_tables_of_the_findings_are_those_of_the_reference():
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import reference
+    import make_reference
 
     text = (ROOT / "docs" / "findings.md").read_text()
-    assert reference.refreshed(text) == text
-    size = sum(path.stat().st_size for path in reference.REFERENCE.rglob("*.parquet"))
+    assert make_reference.refreshed(text) == text
+    size = sum(path.stat().st_size for path in make_reference.REFERENCE.rglob("*.parquet"))
     assert size < 3 << 20

@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_bytes_in_two_processes(tmp_path):
     for name in ("a", "b"):
         subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=True)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.parquet"))
-    assert len(files) == 12
+    assert len(files) == 14
     for name in files:
         if name.parts[0] != "timing":
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), (

@@ -159,7 +159,7 @@ def test_executors_give_the_same_bytes_and_a_second_start_makes_nothing(tmp_path
     sweep(grid, "--workers", 2, out=processes)
     sweep(grid, "--workers", 1, "--stream", out=streamed)
     assert content(serial) == content(processes) == content(streamed)
-    assert len(content(serial)) == 18 * 5
+    assert len(content(serial)) == 18 * 6
     (serial / "runs" / "nothing.parquet").unlink(missing_ok=True)
     victims = sorted((serial / "runs").iterdir())[:3]
     for victim in victims:

@@ -61,11 +61,13 @@ def shown(scenario: str, nr_runs: int, watched: bool):
 
 
 def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
-    """Scenario files; a folder stands for every TOML file below it."""
+    """Scenario files; a folder stands for every one below it."""
+    from kmbench.scenario import scenario_files
+
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(path.rglob("*.toml"))
+            inside = scenario_files(path)
             if not inside:
                 raise UsageProblem(f"{path}: no scenario (*.toml) in this folder")
             found += inside

@@ -143,36 +143,42 @@ def outlined(func: Callable) -> Callable:
 
 
 class _Chosen(Helper):
-    """Stands for one of two helpers: which one the tables of the state, the first argument, say."""
+    """Stands for one of two helpers: which one the tables of an argument say."""
 
-    def __init__(self, func: Callable, slub: Helper, slab: Helper):
+    def __init__(self, func: Callable, which: Callable[[tuple], Helper]):
         super().__init__(py_func=func, targetoptions=dict(_HELPER))
-        self.slub, self.slab = slub, slab
-
-    def _for(self, state: types.Type) -> Helper:
-        return self.slab if SLAB_TABLE in state.fields else self.slub
+        self.which = which
 
     def get_call_template(self, args, kws):
-        return self._for(args[0]).get_call_template(args, kws)
+        return self.which(args).get_call_template(args, kws)
 
     def get_overload(self, sig):
-        return self._for(normalize_signature(sig)[0][0]).get_overload(sig)
+        return self.which(normalize_signature(sig)[0]).get_overload(sig)
+
+
+def by_table(name: str, without: Callable, with_it: Callable, argument: int = 0) -> Callable:
+    """One function for callers; `with_it` where the tables it is given have one of this name.
+
+    `argument`: which argument the tables are: 0 is usually the state, 1 a plugin's own.  Tables of
+    other names are of another type: which function is meant is known while compiling, and the other
+    is not compiled at all.
+    """
+
+    def chosen(*args):
+        return (with_it if name in args[argument]._fields else without)(*args)
+
+    def which(kinds):
+        return with_it if name in kinds[argument].fields else without
+
+    return _Chosen(chosen, which) if JIT else chosen
 
 
 SLAB_TABLE = "array"  # only the state of an engine on SLAB has this table
 
 
 def by_allocator(slub: Callable, slab: Callable) -> Callable:
-    """One function for callers, `slub` or `slab` for the compiler; both take the state first.
-
-    The states of the two allocators are tables of different names, so of different types: which of
-    the two is meant is known while compiling, and the other is not compiled at all.
-    """
-
-    def chosen(*args):
-        return (slab if SLAB_TABLE in args[0]._fields else slub)(*args)
-
-    return _Chosen(chosen, slub, slab) if JIT else chosen
+    """One function for callers, `slub` or `slab` for the compiler; both take the state first."""
+    return by_table(SLAB_TABLE, slub, slab)
 
 
 class _Entry(CPUDispatcher):

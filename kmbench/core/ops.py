@@ -41,7 +41,7 @@ from kmbench.core.groups import (
     rebill_copy,
     reparent,
 )
-from kmbench.core.jit import inlined, outlined
+from kmbench.core.jit import by_table, inlined, outlined
 from kmbench.core.joints import reclaim
 from kmbench.core.memcg import (
     count,
@@ -69,9 +69,10 @@ __all__ = [
     "GFP_ACCOUNT", "GFP_DIRECT_RECLAIM", "GFP_HIGH", "GFP_KERNEL", "GFP_NOACCOUNT", "GFP_NOFAIL",
     "NOMEM", "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH", "Path",
     "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "attach_slab", "below",
-    "copy_of", "count", "counter_add", "counter_charge", "counter_force", "counter_note",
-    "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work", "destroy_copy",
-    "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined", "make_copy", "move_slab",
-    "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy", "reclaim", "refill_stock",
-    "reparent", "schedule_work", "shrink_cache", "table", "try_charge", "unbilled_as",
+    "by_table", "copy_of", "count", "counter_add", "counter_charge", "counter_force",
+    "counter_note", "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work",
+    "destroy_copy", "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined",
+    "make_copy", "move_slab", "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy",
+    "reclaim", "refill_stock", "reparent", "schedule_work", "shrink_cache", "table", "try_charge",
+    "unbilled_as",
 ]  # fmt: skip

@@ -138,7 +138,7 @@ def tables_digest(S, P) -> str:
     """A hash of all small tables."""
     whole = hashlib.blake2b(digest_size=8)
     for table in (*S, *P):
-        if table.nbytes <= SMALL:
+        if isinstance(table, np.ndarray) and table.nbytes <= SMALL:
             whole.update(np.ascontiguousarray(table).view(np.uint8))
     return whole.hexdigest()
 
@@ -165,7 +165,7 @@ def observe_plain(strategy: Strategy) -> dict:
     try:
         simulation = Simulation(SETUP, strategy)
         simulation.S, simulation.P = (
-            type(tables)(*(table.view(Rows) for table in tables))
+            type(tables)(*(t.view(Rows) if isinstance(t, np.ndarray) else t for t in tables))
             for tables in (simulation.S, simulation.P)
         )
         for name, hook in strategy.hooks.items():

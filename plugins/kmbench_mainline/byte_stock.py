@@ -23,6 +23,7 @@ from kmbench.core.ops import (
     SLAB_RECLAIM_ACCOUNT,
     Ops,
     Path,
+    by_table,
     count,
     counter_add,
     counter_charge,
@@ -46,9 +47,12 @@ TABLES = {
     ),
     "left": table("memcg", "node", bytes="i4"),  # row key: left over, on no CPU's stock
     # on: the static key, a group other than the root was made; batch: slab bytes that the
-    # statistics may lag by; stride: from the key of a node's obj_cgroup to the next node's
-    "mode": table(1, on="i4", batch="i4", stride="i4"),
+    # statistics may lag by
+    "mode": table(1, on="i4", batch="i4"),
 }
+SEVERAL = "several"  # only the proposals of 2026 have this table
+# slots of a CPU's stock in use; stride: from the key of a node's obj_cgroup to the next node's
+SEVERAL_TABLE = table(1, slots="i4", stride="i4")
 
 (
     STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
@@ -114,15 +118,29 @@ def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
 
 
 @inlined
-def key_of(P, memcg, node):
-    """The group's obj_cgroup for memory of a node."""
-    return memcg + node * P.mode[0].stride
+def _key_of_group(P, memcg, node):
+    return memcg
 
 
 @inlined
-def group_of(S, P, key):
-    """The group whose obj_cgroup it is."""
-    return key % S.k[0].nr_groups if P.mode[0].stride else key  # a division is slow
+def _key_of_node(P, memcg, node):
+    return memcg + node * P.several[0].stride
+
+
+@inlined
+def _group_itself(S, P, key):
+    return key
+
+
+@inlined
+def _group_of_key(S, P, key):
+    return key % S.k[0].nr_groups if P.several[0].stride else key  # a division is slow
+
+
+# (P, memcg, node) -> the group's obj_cgroup for memory of a node
+key_of = by_table(SEVERAL, _key_of_group, _key_of_node)
+# (S, P, key) -> the group whose obj_cgroup it is
+group_of = by_table(SEVERAL, _group_itself, _group_of_key, argument=1)
 
 
 @inlined
@@ -218,40 +236,49 @@ def drain(S, P, cpu, row):
     release_if_last(S, P, objcg)
 
 
+@inlined
+def _only_slot(S, P, cpu, key):
+    return cpu * MAX_SLOTS
+
+
 @outlined
-def other_slot(S, P, cpu, key):
-    """Row of this CPU's stock that holds bytes of an obj_cgroup, its first one if none does."""
+def _slot_with(S, P, cpu, key):
     first = cpu * MAX_SLOTS
-    for row in range(first + 1, first + P.par[0].obj_slots):
+    for row in range(first, first + P.several[0].slots):
         if P.stock[row].objcg == key:
             return row
     return first
 
 
 @inlined
-def slot_of(S, P, cpu, key):
-    """The same, looking at the first slot first."""
+def _emptied_slot(S, P, cpu):
     row = cpu * MAX_SLOTS
-    if P.stock[row].objcg != key and P.par[0].obj_slots > 1:
-        row = other_slot(S, P, cpu, key)
+    drain(S, P, cpu, row)
     return row
+
+
+@outlined
+def _free_slot(S, P, cpu):
+    first = cpu * MAX_SLOTS
+    slots = P.several[0].slots
+    for row in range(first, first + slots):
+        if P.stock[row].objcg == 0:
+            return row
+    row = first + (next_u32(S.k) % slots if slots > 1 else 0)
+    drain(S, P, cpu, row)
+    return row
+
+
+# (S, P, cpu, key) -> row of this CPU's stock that holds bytes of an obj_cgroup, else its first one
+slot_of = by_table(SEVERAL, _only_slot, _slot_with, argument=1)
+# (S, P, cpu) -> row of this CPU's stock that is empty now: an empty or a random one
+free_slot = by_table(SEVERAL, _emptied_slot, _free_slot, argument=1)
 
 
 @inlined
 def switch_stock(S, P, cpu, key):
-    """Give an obj_cgroup a slot of this CPU's stock, an empty or a random one; its row.
-
-    Its left-over bytes come along.
-    """
-    first = cpu * MAX_SLOTS
-    slots = P.par[0].obj_slots
-    row = -1
-    for slot in range(first, first + slots):
-        if P.stock[slot].objcg == 0 and row < 0:
-            row = slot
-    if row < 0:
-        row = first + (next_u32(S.k) % slots if slots > 1 else 0)
-        drain(S, P, cpu, row)
+    """Give an obj_cgroup a slot of this CPU's stock; its row.  Its left-over bytes come along."""
+    row = free_slot(S, P, cpu)
     stock = P.stock[row]
     stock.objcg = key
     stock.bytes = P.left[key].bytes
@@ -358,10 +385,17 @@ def vmstat_later(S, P, cpu, objcg, node, flags, acct):
         count(S, VMSTAT)
 
 
+def several(given):
+    """The table of stocks of several slots and of groups with several obj_cgroups, if asked for."""
+    return {SEVERAL: SEVERAL_TABLE} if given["obj_slots"] > 1 or given["per_node"] else {}
+
+
 def prepare(S, P, setup, given):
     """What the parameters mean for this machine."""
     P.mode["batch"] = setup.machine.page_size if given["vmstat_batch"] else 0
-    P.mode["stride"] = len(setup.groups) + 1 if given["per_node"] else 0
+    if several(given):
+        P.several["slots"] = given["obj_slots"]
+        P.several["stride"] = len(setup.groups) + 1 if given["per_node"] else 0
 
 
 def cg_create(S, P, memcg):

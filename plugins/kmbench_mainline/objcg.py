@@ -52,6 +52,7 @@ from kmbench_mainline.byte_stock import (
     prepare,
     release_if_last,
     sample,
+    several,
     uncharge_bytes,
     uncharge_objcg,
     uncharge_pages,
@@ -254,6 +255,7 @@ linux_5_9 = Strategy(
         "page_free": page_free_direct,
     },
     tables=TABLES,
+    tables_for=several,
     prepare=prepare,
     design={
         **_DESIGN,
@@ -293,6 +295,7 @@ linux_6_18 = Strategy(
     source="Linux 6.18 mm/memcontrol.c, mm/slub.c",
     hooks={"post_alloc": post_alloc, "slab_new": slab_new, "page_free": page_free, **_SHARED},
     tables=TABLES,
+    tables_for=several,
     prepare=prepare,
     design={
         **_DESIGN,

@@ -1,9 +1,9 @@
 """Make `results/reference/`, the comparison this project stands behind, and the tables in
 `docs/findings.md` from it.
 
-    python benchmarks/reference.py
+    python benchmarks/make_reference.py
 
-runs every strategy on every scenario of `workloads/` (but those of published figures) and every
+runs every strategy on every scenario of `workloads/` (but those of published figures and of reclaim) and every
 allocator, over several seeds where the seed matters, and keeps the tables `runs` and `ops`, a file
 each.  Runs are deterministic: the
 same code makes the same files.  `--only SCENARIO` restricts it, `--check` makes the dataset
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import kmbench
-from kmbench.scenario import ALLOCATORS
+from kmbench.scenario import ALLOCATORS, scenario_files
 from kmbench.store.pack import pack
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +33,9 @@ BLOCK = re.compile(r"(```console\n\$ )(kmbench [^\n]*)\n.*?(?=^```)", re.DOTALL 
 def make(out: Path, only: list[str], seeds: int) -> None:
     """Run everything and pack it into ``out``."""
     with tempfile.TemporaryDirectory() as runs:
-        for path in sorted((ROOT / "workloads").rglob("*.toml")):
+        for path in scenario_files(ROOT / "workloads"):
             scenario = kmbench.load_scenario(path)
-            if scenario.published or (only and scenario.name not in only):
+            if scenario.published or scenario.reclaim or (only and scenario.name not in only):
                 continue  # published figures are compared by `kmbench published`
             # a recording is the same for every seed
             times = 1 if scenario.workload == "replay" else seeds
