@@ -3,11 +3,11 @@
 
     python benchmarks/make_reference.py
 
-runs every strategy on every scenario of `workloads/` (but those of published figures and of reclaim) and every
-allocator, over several seeds where the seed matters, and keeps the tables `runs` and `ops`, a file
-each.  Runs are deterministic: the
-same code makes the same files.  `--only SCENARIO` restricts it, `--check` makes the dataset
-elsewhere and tells whether it is the one that is committed.
+runs every strategy on every scenario of `workloads/` (but those of published figures and of
+reclaim) and every allocator, over several seeds where the seed matters, and keeps the tables `runs`
+and `ops`, a file each.  Runs are deterministic: the same code makes the same files.  `--only
+SCENARIO` restricts it, `--check` makes the dataset elsewhere and tells whether it is the one that
+is committed.
 """
 
 import argparse

@@ -127,3 +127,27 @@ def put_object(S, obj):
             S.R.touch(S, S.Q, obj)
         else:
             S.R.lru_add(S, S.Q, obj)
+
+
+@outlined
+def prune_list(S, row, nr):
+    """Visit `nr` objects of a list, oldest first, and drop those that may go; how many it visited.
+
+    Referenced ones are spared once, pinned ones leave the list.
+    """
+    visited = 0
+    obj = S.lru[row].oldest
+    while obj and visited < nr:
+        i = S.item[obj]
+        following = i.next
+        visited += 1
+        if i.pins > 0:
+            list_del(S, obj)
+        elif i.referenced:
+            i.referenced = 0
+            list_rotate(S, obj)
+        else:
+            list_del(S, obj)
+            drop_object(S, obj)
+        obj = following
+    return visited

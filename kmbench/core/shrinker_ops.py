@@ -9,6 +9,7 @@ from kmbench.core.cached import (
     list_append_all,
     list_del,
     list_rotate,
+    prune_list,
     put_object,
 )
 from kmbench.core.rows import prefetch
@@ -18,5 +19,5 @@ from kmbench.core.userpages import free_user_pages
 __all__ = [
     "STOP", "call_back", "charged_group", "drop_object", "free_user_pages",
     "get_object", "list_add", "list_append_all",
-    "list_del", "list_rotate", "prefetch", "put_object",
+    "list_del", "list_rotate", "prefetch", "prune_list", "put_object",
 ]  # fmt: skip

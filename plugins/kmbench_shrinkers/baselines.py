@@ -13,6 +13,7 @@ from kmbench.core.shrinker_ops import (
     list_del,
     list_rotate,
     prefetch,
+    prune_list,
 )
 from kmbench.parameters import Parameter
 from kmbench.shrinker import Shrinker
@@ -31,22 +32,7 @@ def count(S, Q, memcg):
 
 def scan(S, Q, memcg, nr, gfp):
     """Visit `nr` objects, oldest first; referenced ones are spared once, pinned ones leave."""
-    visited = 0
-    obj = S.lru[memcg].oldest
-    while obj and visited < nr:
-        i = S.item[obj]
-        following = i.next
-        visited += 1
-        if i.pins > 0:
-            list_del(S, obj)
-        elif i.referenced:
-            i.referenced = 0
-            list_rotate(S, obj)
-        else:
-            list_del(S, obj)
-            drop_object(S, obj)
-        obj = following
-    return visited
+    return prune_list(S, memcg, nr)
 
 
 @inlined

@@ -20,6 +20,7 @@ from kmbench.core.shrinker_ops import (
     list_add,
     list_del,
     list_rotate,
+    prune_list,
     put_object,
 )
 from kmbench.shrinker import Shrinker
@@ -103,23 +104,7 @@ def prune_dentries(S, row, nr):
 @outlined
 def prune_inodes(S, row, nr):
     """Visit `nr` inodes (up to 3.11 one more), oldest first; how many were visited."""
-    nr += 1 - S.vm[0].count_referenced
-    visited = 0
-    obj = S.lru[row].oldest
-    while obj and visited < nr:
-        i = S.item[obj]
-        following = i.next
-        visited += 1
-        if i.pins > 0:
-            list_del(S, obj)
-        elif i.referenced:
-            i.referenced = 0
-            list_rotate(S, obj)
-        else:
-            list_del(S, obj)
-            drop_object(S, obj)
-        obj = following
-    return visited
+    return prune_list(S, row, nr + 1 - S.vm[0].count_referenced)
 
 
 def scan(S, Q, memcg, nr, gfp):
