@@ -1031,6 +1031,8 @@ static rarely void log_failure(struct sim *S, const struct event *e, int cause)
 	struct fail *f = &S->fail[k->nr_fail_rows];
 
 	k->nr_failed++;
+	k->nr_failed_pages += cause == FAIL_PAGES;
+	k->nr_failed_limit += cause == FAIL_LIMIT;
 	if (k->nr_fail_rows >= S->nr_fails_max)
 		return;
 	f->t = k->now;

@@ -10,13 +10,15 @@ __all__ = ["final_figures", "percentile"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F5, F6, F8, O6, Z2, Z4 and Z5 by name, of a state before its teardown."""
+    """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4 and Z5 by name, of a state before its teardown."""
     k = S.k[0]
     page = int(k["page_size"])
     return {
         "misattributed_bytes": misattributed(S),
         "limit_overshoot_bytes": float(S.counter["overshoot"].max() * page),
         "limit_overshoot_share": overshoot_share(S),
+        "enomem_failures": float(k["nr_failed_limit"]),
+        "absorbed_failures": float(k["nr_absorbed"]),
         "forced_charge_bytes": float(k["forced_pages"] * page),
         "work_items_lost": float(k["nr_work_lost"]),
         "work_items_duplicate": float(k["nr_work_duplicates"]),

@@ -223,15 +223,16 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         zombies=totals[ZOMBIES : ZOMBIES + 2], final=outcome.final,
         leak=None if outcome.leak_pages is None else outcome.leak_pages * page_size,
     )  # fmt: skip
-    causes = outcome.S.fail["cause"][: k["nr_fail_rows"]]
     row = {
         **known_row(plan),
         "events": int(k["nr_events"]),
         "allocs": int(k["nr_allocs"]),
         "frees": int(k["nr_frees"]),
-        "failed_no_pages": int((causes == 1).sum()),
-        "failed_limit": int((causes == 2).sum()),
-        "failed_no_group": int((causes == 3).sum()),
+        "failed_no_pages": int(k["nr_failed_pages"]),
+        "failed_limit": int(k["nr_failed_limit"]),
+        "failed_no_group": int(
+            k["nr_failed"] - k["nr_failed_pages"] - k["nr_failed_limit"] - k["nr_no_id"]
+        ),
         "failed_no_id": int(k["nr_no_id"]),
         "skipped": int(k["nr_skipped"]),
         "status": "ok",

@@ -289,6 +289,11 @@ def test_figures_of_forced_charges():
     run.alloc(4, gfp=ACCOUNT | ev.GFP_NOFAIL)
     figures = final_figures(run.S)
     assert figures["limit_overshoot_bytes"] == figures["forced_charge_bytes"] == 3 * 4096
+    assert (figures["absorbed_failures"], figures["enomem_failures"]) == (3, 0)
+    run = Run("ubc-2006", [slabs_of(1)], c=(-1, 1))
+    run.alloc(4, gfp=ACCOUNT)
+    figures = final_figures(run.S)
+    assert (figures["absorbed_failures"], figures["enomem_failures"]) == (0, 3)
 
 
 @pytest.mark.parametrize(("cpu", "pairs"), [(0, 1), (1, 0)])

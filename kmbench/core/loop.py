@@ -10,8 +10,10 @@ from kmbench.core.events import (
     CG_CREATE,
     CG_OFFLINE,
     CG_RELEASE,
+    FAIL_LIMIT,
     FAIL_NO_GROUP,
     FAIL_NO_ID,
+    FAIL_PAGES,
     FLUSH,
     FREE,
     LIMIT_WRITE,
@@ -73,6 +75,8 @@ def log_failure(S, op, memcg, cache, gfp, arg, cause):
     """Record a failed operation; the log keeps the first ones, the count all."""
     k = S.k[0]
     k.nr_failed += 1
+    k.nr_failed_pages += cause == FAIL_PAGES
+    k.nr_failed_limit += cause == FAIL_LIMIT
     S.R.failed(S, memcg, cache, cause)
     if k.nr_fail_rows < len(S.fail):
         f = S.fail[k.nr_fail_rows]

@@ -86,6 +86,7 @@ def counter_force(S, which, memcg, nr):
             over = 1
         g = S.memcg[g].parent
     S.k[0].forced_pages += over * nr
+    S.k[0].nr_absorbed += over
 
 
 @outlined
@@ -195,6 +196,7 @@ def try_charge(S, cpu, memcg, nr, gfp):
     failed = counter_charge(S, COUNTER_MEMORY, memcg, nr)
     if failed:
         failed = S.R.over_limit(S, cpu, memcg, nr, gfp, failed)
+        k.nr_absorbed += failed == 0
     if failed and gfp & k.forces:
         counter_force(S, COUNTER_MEMORY, memcg, nr)
         return 0

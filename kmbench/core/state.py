@@ -74,6 +74,9 @@ KERNEL = np.dtype(
         ("nr_frees", "i8"),
         ("nr_skipped", "i8"),  # frees of objects that are not live, allocs of live ones
         ("nr_failed", "i8"),  # failed operations
+        ("nr_failed_pages", "i8"),  # of these for want of pages, and over a limit
+        ("nr_failed_limit", "i8"),
+        ("nr_absorbed", "i8"),  # charges that met a limit and went through after all (F2)
         ("nr_fail_rows", "i8"),
         ("nr_internal", "i8"),
         ("nr_work_lost", "i8"),  # items that could not be queued

@@ -282,6 +282,15 @@ _CATALOGUE = (
         headline=True,
     ),
     Metric(
+        "enomem_failures", "F2.enomem", "count", "lower", "limits that failed an operation",
+        "Operations that met a limit and returned ENOMEM or NULL.",
+    ),
+    Metric(
+        "absorbed_failures", "F2.absorbed", "count", "lower", "limits that were absorbed",
+        "Charges that met a limit and went through after all: reclaim made room, or flags and "
+        "context force them.",
+    ),
+    Metric(
         "forced_charge_bytes", "F5", "B", "lower", "forced charges",
         "Bytes of charges that went through although some level was over its limit.",
     ),

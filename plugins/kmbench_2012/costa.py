@@ -105,6 +105,7 @@ def charge_after_reclaim(S, P, memcg, nr, gfp):
     while gfp & GFP_DIRECT_RECLAIM:
         freed = reclaim(S, memcg, nr, gfp)
         if counter_charge(S, counter(P), memcg, nr) == 0:
+            S.k[0].nr_absorbed += 1
             return True
         if freed == 0:
             break
