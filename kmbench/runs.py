@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -38,6 +39,7 @@ from kmbench.workload import OpenWorkload
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
 
 
+STORING = 2  # runs that are stored at a time
 ZOMBIES = TOTAL_COLUMNS.index("zombies")  # and zombie_pages
 
 
@@ -84,16 +86,17 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    # storing a run (compressing, syncing) goes on beside the simulation of the next one
-    with ThreadPoolExecutor(1) as storing:
-        stored: Future = Future()
-        stored.set_result(None)
+    # storing runs (summing up, compressing, syncing) goes on beside the simulation of the next ones
+    with ThreadPoolExecutor(STORING) as storing:
+        stored: deque[Future] = deque()
         for plan in plans:
             began = time.perf_counter()
-            outcome = replay(plan if watch is None else _watched(plan, watch), progress)
-            stored.result()
-            stored = storing.submit(store, plan, outcome, out, began)
-        stored.result()
+            outcome = replay(plan, progress)
+            if len(stored) == STORING:
+                stored.popleft().result()
+            stored.append(storing.submit(store, plan, outcome, out, began))
+        for last in stored:
+            last.result()
     return Results(Path(out), [plan.run_id for plan in plans])
 
 

@@ -46,13 +46,10 @@ class Timing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the engine produced: int64 matrices (columns, rows) and the final state.
+    """What the engine produced: int64 matrices (columns, rows) and the final state."""
 
-    `timeline` and `caches` are in the pieces that the engine filled, one after another.
-    """
-
-    timeline: list[np.ndarray]
-    caches: list[np.ndarray]
+    timeline: np.ndarray
+    caches: np.ndarray
     totals: np.ndarray
     S: State
     model_ns: int
@@ -153,12 +150,7 @@ class Simulation:
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Timeline, caches and totals written so far, (columns, rows) each."""
-        timeline, caches, totals = (np.concatenate(p, axis=1) for p in self.pieces())
-        return timeline, caches, totals
-
-    def pieces(self) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-        """The same, in the pieces that the engine filled: nothing is copied."""
-        timeline, caches, totals = (rows.pieces(self.S.k[0]) for rows in self._rows.values())
+        timeline, caches, totals = (rows.all(self.S.k[0]) for rows in self._rows.values())
         return timeline, caches, totals
 
     def teardown(self) -> int:
@@ -186,9 +178,9 @@ class _Rows:
             self.buffer = _buffer(self.columns, 2 * int(k[self.sample]))
         k[self.used] = 0
 
-    def pieces(self, k: np.void) -> list[np.ndarray]:
-        """Everything so far, (columns, rows) each."""
-        return [*self.kept, self.buffer[:, : int(k[self.used])]]
+    def all(self, k: np.void) -> np.ndarray:
+        """Everything so far, (columns, rows); a copy, as the buffer is used again."""
+        return np.concatenate([*self.kept, self.buffer[:, : int(k[self.used])]], axis=1)
 
 
 def _buffer(columns: int, rows: int) -> np.ndarray:
@@ -288,9 +280,9 @@ def simulate(
     end["op"], end["t"] = SAMPLE, last or 0
     simulation.feed(end)
     S.k["nr_events"] -= 1
-    timeline, caches, totals = simulation.pieces()
+    timeline, caches, totals = simulation.tables()
     outcome = Outcome(
-        timeline, caches, np.concatenate(totals, axis=1), S, (last or 0) - (first or 0), None,
+        timeline, caches, totals, S, (last or 0) - (first or 0), None,
         final_figures(S), Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:

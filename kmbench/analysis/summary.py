@@ -53,8 +53,9 @@ def summarise(
     values["failed_allocs"] = failed_allocs
     values["leak_bytes"] = leak
     values |= _group_metrics(lines, nr_samples)
-    values |= _cache_metrics(_lazy(caches), nr_samples, page_size)
-    values |= _duplicate_partials(_lazy(caches), nr_samples)
+    slabs = _lazy(caches)
+    values |= _cache_metrics(slabs, nr_samples, page_size)
+    values |= _duplicate_partials(slabs, nr_samples)
     values |= _op_metrics(_lazy(ops), allocs, frees)
     if metadata is not None and len(metadata):
         values["metadata_bytes"] = float(np.mean(metadata))

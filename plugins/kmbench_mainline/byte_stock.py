@@ -104,7 +104,7 @@ def hand_over(S, memcg, target):
     g.objcg_pages = 0
 
 
-@inlined
+@outlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
     if P.par[0].cgroup_v2:
@@ -287,7 +287,7 @@ def switch_stock(S, P, cpu, key):
     return row
 
 
-@inlined
+@outlined
 def give_back(S, P, cpu, row, keep):
     """A stock holds more than a page: give pages back, unless it may `keep` them."""
     stock = P.stock[row]
