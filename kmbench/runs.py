@@ -91,7 +91,7 @@ def run(
         stored: deque[Future] = deque()
         for plan in plans:
             began = time.perf_counter()
-            outcome = replay(plan, progress)
+            outcome = replay(plan if watch is None else _watched(plan, watch), progress)
             if len(stored) == STORING:
                 stored.popleft().result()
             stored.append(storing.submit(store, plan, outcome, out, began))
