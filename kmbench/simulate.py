@@ -33,6 +33,7 @@ from kmbench.trace.checks import check_setup
 from kmbench.workload import OpenWorkload
 
 BUFFER_ROWS = 1 << 12
+MOST_BYTES = 3 << 20  # of a buffer: numpy asks for huge pages from 4 MiB on, dear to clear
 LOOK_AHEAD_OBJECTS = 1 << 17  # object records that no longer fit the caches: prefetch pays
 
 
@@ -46,10 +47,13 @@ class Timing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the engine produced: int64 matrices (columns, rows) and the final state."""
+    """What the engine produced: int64 matrices (columns, rows) and the final state.
 
-    timeline: np.ndarray
-    caches: np.ndarray
+    `timeline` and `caches` are in the pieces that the engine filled, one after another.
+    """
+
+    timeline: list[np.ndarray]
+    caches: list[np.ndarray]
     totals: np.ndarray
     S: State
     model_ns: int
@@ -150,7 +154,12 @@ class Simulation:
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Timeline, caches and totals written so far, (columns, rows) each."""
-        timeline, caches, totals = (rows.all(self.S.k[0]) for rows in self._rows.values())
+        timeline, caches, totals = (np.concatenate(p, axis=1) for p in self.pieces())
+        return timeline, caches, totals
+
+    def pieces(self) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """The same, in the pieces that the engine filled: nothing is copied."""
+        timeline, caches, totals = (rows.pieces(self.S.k[0]) for rows in self._rows.values())
         return timeline, caches, totals
 
     def teardown(self) -> int:
@@ -172,15 +181,15 @@ class _Rows:
         self.buffer = _buffer(columns, BUFFER_ROWS)
 
     def keep(self, k: np.void) -> None:
-        """Set the filled rows aside; the buffer is used again, or a larger one if it must be."""
-        self.kept.append(self.buffer[:, : int(k[self.used])].copy())
-        if k[self.sample] > self.buffer.shape[1]:
-            self.buffer = _buffer(self.columns, 2 * int(k[self.sample]))
+        """Set the filled buffer aside and go on with another one."""
+        self.kept.append(self.buffer[:, : int(k[self.used])])
+        rows = min(2 * self.buffer.shape[1], MOST_BYTES // (8 * self.columns))
+        self.buffer = _buffer(self.columns, max(rows, 2 * int(k[self.sample])))
         k[self.used] = 0
 
-    def all(self, k: np.void) -> np.ndarray:
-        """Everything so far, (columns, rows); a copy, as the buffer is used again."""
-        return np.concatenate([*self.kept, self.buffer[:, : int(k[self.used])]], axis=1)
+    def pieces(self, k: np.void) -> list[np.ndarray]:
+        """Everything so far, (columns, rows) each, as the engine wrote it."""
+        return [*self.kept, self.buffer[:, : int(k[self.used])]]
 
 
 def _buffer(columns: int, rows: int) -> np.ndarray:
@@ -280,9 +289,9 @@ def simulate(
     end["op"], end["t"] = SAMPLE, last or 0
     simulation.feed(end)
     S.k["nr_events"] -= 1
-    timeline, caches, totals = simulation.tables()
+    timeline, caches, totals = simulation.pieces()
     outcome = Outcome(
-        timeline, caches, totals, S, (last or 0) - (first or 0), None,
+        timeline, caches, np.concatenate(totals, axis=1), S, (last or 0) - (first or 0), None,
         final_figures(S), Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:

@@ -71,12 +71,15 @@ def cache_table(outcome: Outcome, setup: Setup, strategy: Strategy, run_id: str)
 
 
 def _sampled(
-    table: str, columns: tuple[str, ...], rows: np.ndarray, run_id: str,
+    table: str, columns: tuple[str, ...], pieces: list[np.ndarray], run_id: str,
     more: Callable[[Columns], dict],
 ) -> pa.Table:  # fmt: skip
-    """A sampled table, its columns uncopied, with those that `more` derives."""
-    sampled = dict(zip(columns, rows, strict=True))
-    return make_table(table, {**sampled, **more(sampled)}, run_id)
+    """The pieces of a sampled table as one, uncopied, with the columns that `more` derives."""
+    parts = []
+    for piece in pieces:
+        sampled = dict(zip(columns, piece, strict=True))
+        parts.append(make_table(table, {**sampled, **more(sampled)}, run_id))
+    return pa.concat_tables(parts)
 
 
 def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:

@@ -33,7 +33,7 @@ class _Part(JITCodeLibrary):
     """Code of a helper: never linked, optimised or made executable by itself.
 
     An engine links all that it reaches once and optimises it once (:class:`_Whole`).  Doing so for
-    each of some 200 helpers, with copies of all they call, took half of the compile time.
+    each of some 200 helpers, with copies of all they call, took over a third of the compile time.
     """
 
     def finalize(self):
