@@ -167,7 +167,11 @@ def _memcg(S, row) -> dict:
         **{
             name: int(g[name])
             for name in (
-                "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
+                "true_slab",
+                "true_pages",
+                "billed_slab",
+                "nr_charged_bytes",
+                "objects",
             )  # fmt: skip
         },
     }
@@ -206,9 +210,7 @@ def observe_reclaim(simulation) -> dict:
         "lists": {
             divmod(row, lists): _list(S, row) for row in range(len(S.lru)) if S.lru[row]["nr"]
         },
-        "pools": {
-            divmod(row, 3): int(p["nr"]) for row, p in enumerate(S.pool) if p["nr"]
-        },
+        "pools": {divmod(row, 3): int(p["nr"]) for row, p in enumerate(S.pool) if p["nr"]},
         "swapped": {row: int(u["swapped"]) for row, u in enumerate(S.user) if u["swapped"]},
         "deferred": {row: int(o["deferred"]) for row, o in enumerate(S.owner) if o["deferred"]},
         "stat": {
@@ -225,7 +227,20 @@ def observe_reclaim(simulation) -> dict:
         "bits": sorted(int(row) for row in S.owner["bit"][:-1].nonzero()[0]),
         "phase": int(vm["phase"]),
         "swap_free": int(vm["swap_free"]),
+        "superblock": _superblock(S),
     }
+
+
+def _superblock(S):
+    """Handles on the superblock's lists of ``costa-shrink-fn``, oldest first."""
+    found = [[], []]
+    for kind, head in enumerate(getattr(S.Q, "superblock", ())):
+        at = int(head["oldest"])
+        while at:
+            found[kind].append(at)
+            at = int(S.Q.link[at]["next"])
+        assert len(found[kind]) == head["nr"]
+    return found
 
 
 def _list(S, row):
