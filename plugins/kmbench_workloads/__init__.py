@@ -8,6 +8,7 @@ def kmbench_register_workloads(register):
     """Register every workload of this package."""
     from kmbench_workloads import (
         dentry_bomb,
+        many_mounts,
         mempressure_test,
         messages,
         replay,
@@ -17,6 +18,7 @@ def kmbench_register_workloads(register):
     )
 
     register(dentry_bomb.dentry_bomb)
+    register(many_mounts.many_mounts)
     register(mempressure_test.mempressure_test)
     register(messages.messages)
     register(replay.replay)
