@@ -105,6 +105,13 @@ _CATALOGUE = (
         "the end of the run.",
     ),
     Metric(
+        "shared_bytes", "A3.shared", "B", "lower", "paid by the first toucher",
+        "Of each live cached object that is billed to a group, its slot times 1 - 1/k, where k "
+        "groups have it: that of its owner and those whose ACCESS events found it since it was "
+        "made; at the end of the run.  Groups from the 16th row on count as one: a share is at "
+        "most a sixteenth too low.  Null unless the run models reclaim.",
+    ),
+    Metric(
         "overcharge_bytes", "A4", "B", "lower", "overcharge",
         "Sum over groups of max(0, own kmem usage - slots and pages billed to it): slack of "
         "partial slabs, stocks and rounding; mean over samples.",
