@@ -70,10 +70,12 @@ def select(S, P, cpu, memcg, cache, gfp):
     return copy if copy > 0 else missing_copy(S, P, memcg, cache, gfp)
 
 
-def copy_facts(choices) -> dict[str, Fact]:
-    """When copies are made, and by whom."""
+def copy_facts(choices, max_types: int) -> dict[str, Fact]:
+    """When copies are made, and by whom; of how many root caches at most (0: any number)."""
     once = "one work item each" if choices.dedup else "a work item an allocation till then"
     how = f"in an allocation that may sleep, else {once}" if choices.sync else f"late, {once}"
+    if max_types:
+        how += f"; of {max_types} caches, one more is a BUG"
     return {
         "caches": Fact(f"copy a group: {how}", missing_copy),
         "meanwhile": Fact("root cache, billed to nobody", select),
