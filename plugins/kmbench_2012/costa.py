@@ -233,6 +233,7 @@ costa_2012 = Strategy(
         "charge_point": Fact("after the slab's pages", slab_new),
         "counters": Fact("kmem, or memory instead (independent=false)", counter),
         "limit": Fact("NULL", slab_new),
+        "limit_reclaim": Fact("nothing, at either counter (reclaim=false)", slab_new),
         "deletion": Fact("slabs and charge to the parent, SLUB's full slabs at a free", cg_offline),
         "root": Fact("not accounted", select),
     },
