@@ -101,6 +101,14 @@ def test_owner(name):
     run.event(ev.ATTACH, task=7, arg=3, memcg=4)  # its owner follows
     run.alloc(1, memcg=4, task=7)
     assert run.S.memcg["billed_slab"][4] == (2 if by_mm else 4) * 4096
+    run.event(ev.ATTACH, task=9, arg=1, memcg=4, cache=1)  # the owner is in the root group
+    run.alloc(3, memcg=4, task=9)
+    assert run.unaccounted(ev.CAUSE_MM_OWNER) == (3 if by_mm else 0)
+    run.event(ev.ATTACH, task=9, arg=3, memcg=4, cache=1)  # in a group that is then removed
+    run.event(ev.CG_OFFLINE, memcg=3)
+    run.alloc(1, memcg=4, task=9)
+    assert run.S.memcg["billed_slab"][4] == (3 if by_mm else 8) * 4096
+    assert run.unaccounted(ev.CAUSE_MM_OWNER) == (3 if by_mm else 0)
 
 
 @of_every_design

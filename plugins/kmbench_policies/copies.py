@@ -8,6 +8,7 @@ until then queues one (3.8 to 5.8 mm/memcontrol.c:memcg_create_cache_enqueue and
 
 from kmbench.core.ops import (
     CAUSE_DYING,
+    CAUSE_MM_OWNER,
     CAUSE_PENDING,
     GFP_KERNEL,
     ONLINE,
@@ -57,7 +58,7 @@ def select(S, P, cpu, memcg, cache, gfp):
         return cache
     if memcg <= 1 and P.par[0].acct_root == 0:
         S.path[SELECT_ROOT].count += P.par[0].on
-        return cache
+        return -CAUSE_MM_OWNER  # of a group's task; a task of the root has nobody to bill
     cause = exemption(P, gfp)
     if cause:
         return -cause
