@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from kmbench.analysis.pricing import PRICED, price_runs
+from kmbench.analysis.pricing import PRICED, PRICED_FROM, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
@@ -242,7 +242,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "model_ns": outcome.model_ns,
         **metrics,
     }
-    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), plan.scenario.profile())
+    known = pl.DataFrame({name: [row[name]] for name in PRICED_FROM})
+    priced = price_runs(known, _frame(tables["ops"]), plan.scenario.profile())
     return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 
