@@ -34,6 +34,7 @@ from kmbench.simulate import Outcome, Timing, simulate
 from kmbench.store.dataset import Results, write_run
 from kmbench.strategy import Strategy
 from kmbench.tabulate import access_table, cache_table, failure_table, op_table, timeline_table
+from kmbench.unused import refuse_unused
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
@@ -80,6 +81,7 @@ def run(
     plugins = plugins or load_plugins()
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, settings)
+        refuse_unused(scenario, settings or (), plugins)
     names = list(strategies or scenario.strategies or sorted(plugins.strategies))
     plans = [
         plan

@@ -180,6 +180,8 @@ def _axes(path: Path, content: Mapping[str, Any], table: str) -> dict[str, list]
         if not isinstance(values, list) or not values:
             hint = "; quote a dotted key" if isinstance(values, dict) else ""
             raise UsageProblem(f"{path}: {table}: {key}: expected a list of values{hint}")
+        if key in ("name", "description", "published"):
+            raise UsageProblem(f"{path}: {table}: {key}: no run depends on it")
         if key == "seed":
             raise UsageProblem(f"{path}: {table}: seed: use `seeds`, how many a point has")
         try:
