@@ -8,9 +8,9 @@ pass over it.
 
 from __future__ import annotations
 
-import mmap
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ DIGITS = b"00000000"
 # Thrift's compact protocol: a KeyValue is two strings, each a field header, a length and its bytes
 STRING = b"\x18"
 MAGIC = b"PAR1"
+CHUNK = 1 << 20
 
 
 class Damaged(Exception):
@@ -47,34 +48,46 @@ def unseal(path: Path, key: bytes) -> bytes | None:
     """Check the file and return the text of `key` in its metadata, None if it has no checksum.
 
     A table that was read and written again by others takes the key along, with zeros: it has none.
-
     Raises Damaged when it has one that is not its own, and OSError.
     """
     with open(path, "rb") as file:
-        file.seek(0, 2)
-        if file.tell() < 12:
+        size = file.seek(0, 2)
+        if size < 12:
             raise Damaged
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            size = int.from_bytes(data[-8:-4], "little")
-            if data[:4] != MAGIC or data[-4:] != MAGIC or size > len(data) - 12:
-                raise Damaged
-            footer = len(data) - 8 - size
-            digits = _value(data, KEY, footer)
-            if digits is None or data[slice(*digits)] == DIGITS:
-                return None
-            start, stop = digits
-            with memoryview(data) as whole:
-                found = zlib.crc32(whole[stop:], zlib.crc32(DIGITS, zlib.crc32(whole[:start])))
-            if data[start:stop] != b"%08x" % found:
-                raise Damaged
-            text = _value(data, key, footer)
-            return b"" if text is None else data[slice(*text)]
+        file.seek(0)
+        head = file.read(4)
+        file.seek(size - 8)
+        tail = file.read()
+        footer = size - 8 - int.from_bytes(tail[:4], "little")
+        if head != MAGIC or tail[4:] != MAGIC or footer < 4:
+            raise Damaged
+        file.seek(footer)
+        metadata = file.read(size - 8 - footer)
+        at, digits = _value(metadata, KEY)
+        if digits in (None, DIGITS):
+            return None
+        found = _checksum(file, 0, footer + at)
+        found = _checksum(file, footer + at + len(DIGITS), size, zlib.crc32(DIGITS, found))
+        if digits != b"%08x" % found:
+            raise Damaged
+        return _value(metadata, key)[1] or b""
 
 
-def _value(data: mmap.mmap, key: bytes, footer: int) -> tuple[int, int] | None:
-    """Where the short text of `key` is in the metadata that begins at `footer`."""
-    at = data.rfind(_entry(key), footer)
-    if at < 0:
-        return None
-    at += len(_entry(key))
-    return at + 1, at + 1 + data[at]
+def _checksum(file: BinaryIO, start: int, stop: int, before: int = 0) -> int:
+    """CRC-32 of a part of a file, in bounded memory; `before` is that of what precedes it."""
+    file.seek(start)
+    while start < stop:
+        part = file.read(min(CHUNK, stop - start))
+        if not part:
+            raise Damaged
+        before = zlib.crc32(part, before)
+        start += len(part)
+    return before
+
+
+def _value(metadata: bytes, key: bytes) -> tuple[int, bytes | None]:
+    """Where the short text of `key` is in a footer, and the text; None if it is not there."""
+    at = metadata.rfind(_entry(key))
+    if at < 0 or (at := at + len(_entry(key))) >= len(metadata):
+        return 0, None
+    return at + 1, metadata[at + 1 : at + 1 + metadata[at]]
