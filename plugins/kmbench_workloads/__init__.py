@@ -16,6 +16,7 @@ NAMES = (
     "memcached",
     "mempressure_test",
     "messages",
+    "mix",
     "replay",
     "short_lives",
     "slab_pairs",

@@ -154,7 +154,7 @@ def slab_bytes(operation: str) -> float:
 
 
 def billed_bytes(operation: str) -> float:
-    """Bytes that obj_cgroup (6.18) bills a group for it: objects, each with its pointer, and pages."""
+    """Bytes that obj_cgroup (6.18) bills a group: objects, each with its pointer, and pages."""
     total = 0.0
     for item in OPERATIONS[operation]:
         account = item.gfp & GFP_KERNEL_ACCOUNT == GFP_KERNEL_ACCOUNT
