@@ -7,6 +7,7 @@ import pytest
 
 import kmbench
 from design_run import PLUGINS
+from kmbench.analysis.parameters import parameter_values
 from kmbench.core import events as ev
 from kmbench.core.build import Accounting, build_state
 from kmbench.errors import UsageProblem
@@ -113,6 +114,19 @@ def test_phases_and_victim_of_a_part_are_those_of_the_run(tmp_path):
     )
     (run,) = kmbench.run(path, ["none"], out=tmp_path).runs.collect().to_dicts()
     assert run["victim_hit_ratio_kept"] >= 1 and run["skipped"] == 0
+
+
+def test_runs_are_compared_by_a_parameter_of_a_part(tmp_path):
+    scenario = WORKLOADS / "isolation" / "neighbours.toml"
+    for groups in ("2", "3"):
+        settings = {
+            "workload.parts.web.groups": groups, "workload.parts.make.compilers": "4",
+            "workload.parts.chat.loops": "2",
+        }  # fmt: skip
+        kmbench.run(kmbench.load_scenario(scenario, settings), ["none"], out=tmp_path)
+    runs = kmbench.open_results(tmp_path).runs.collect()
+    values = parameter_values(runs, "scenario_params", "parts.web.groups")
+    assert sorted(values) == ["2", "3"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ SHUFFLE = 9  # let a full pile drop its instances in random order
 USER = 10  # `value` user pages of kind `kind`
 PHASE = 11  # of the run begins (MARK)
 CEASE = 12  # all actors end
-END = 13
+HOP = 13  # to the next CPU
+END = 14
 
 MOST_DEPTH = 3  # loops inside one another
 
@@ -257,6 +258,8 @@ def step_of(W, batch, n, number):
         n += 1
     elif s.op == CEASE:
         w.waiting = 0
+    elif s.op == HOP:
+        a.cpu = (a.cpu + 1) % w.cpus
     else:
         w.waiting -= 1
         W.heap[0].actor = W.heap[w.waiting].actor

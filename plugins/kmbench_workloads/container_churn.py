@@ -1,8 +1,8 @@
 """Containers come at random, run some processes, and are removed; cached files outlive them.
 
 Arrivals are a Poisson process of `per_hour`.  A container forks `processes`, writes `scratch` files
-that it removes again and `files` that stay in the caches, lives for an exponential time and is
-removed.  Some time later reclaim takes its cached files one by one, each with chance `reclaimed`;
+that it removes again and `files` that stay in the caches, on one CPU after the other, lives for an
+exponential time and is removed.  Some time later reclaim takes its cached files one by one, each with chance `reclaimed`;
 the others stay to the end.
 """
 
@@ -17,6 +17,7 @@ from kmbench_workloads.scripts import (
     Pile,
     create,
     drop_all,
+    hop,
     make,
     offline,
     perform,
@@ -34,11 +35,12 @@ def open_container_churn(parameters: dict, host: Host) -> OpenWorkload:
     nr = parameters["containers"]
     if parameters["per_hour"] > 1_000_000:
         raise UsageProblem("workload container_churn: per_hour: expected at most 1000000")
+    step = wait(1000 * parameters["step_us"], EXPONENTIAL)
     life = [
         wait(HOUR // parameters["per_hour"], EXPONENTIAL), wake(1, nr), create(PODS),
-        repeat(parameters["processes"], make("process")),
-        repeat(parameters["files"], make("file")),
-        repeat(parameters["scratch"], make("scratch")),
+        repeat(parameters["processes"], make("process"), hop(), step),
+        repeat(parameters["files"], make("file"), hop(), step),
+        repeat(parameters["scratch"], make("scratch"), hop(), step),
         wait(parameters["life_ms"] * 10**6, EXPONENTIAL),
         drop_all("scratch", parameters["scratch"]),
         drop_all("process", parameters["processes"]),
@@ -75,7 +77,8 @@ container_churn = Workload(
         Parameter("processes", 3, "processes of a container", "", 0),
         Parameter("files", 40, "files that stay cached", "", 0),
         Parameter("scratch", 20, "files of tmpfs that are removed at the end", "", 0),
-        Parameter("life_ms", 5000, "mean life", "ms", 1),
+        Parameter("step_us", 5000, "mean time between these", "us", 0),
+        Parameter("life_ms", 5000, "mean life after them", "ms", 1),
         Parameter("lag_ms", 20_000, "mean time from removal until files are reclaimed", "ms", 1),
         Parameter("reclaimed", 90, "files that are reclaimed at all", "%", 0),
     ),

@@ -34,8 +34,8 @@ from kmbench_workloads.variates import (
 
 __all__ = [
     "EXPONENTIAL", "FIXED", "LOGNORMAL", "Actor", "Cast", "Pile", "Step", "cease", "create", "drop",
-    "drop_all", "groups_of", "look", "make", "offline", "perform", "phase", "repeat", "shuffle",
-    "user", "wait", "wake", "walk",
+    "drop_all", "groups_of", "hop", "look", "make", "offline", "perform", "phase", "repeat",
+    "shuffle", "user", "wait", "wake", "walk",
 ]  # fmt: skip
 
 STATE = {"pile": ("head", "tail", "seen", "failed", "shuffled"), "actor": ("failed",)}
@@ -161,6 +161,11 @@ def cease() -> Step:
     return Step(do.CEASE)
 
 
+def hop() -> Step:
+    """To the next CPU."""
+    return Step(do.HOP)
+
+
 def repeat(times: int, *steps) -> list:
     """Steps, `times` times; not at all for 0."""
     return [times, steps] if times else []
@@ -236,6 +241,7 @@ def perform(
         "waits": stream(), "choices": stream(), "fates": stream(),
         "at": table(
             1, waiting="i8", most="i8", feedback="i8", cached="i8", event_ns="i8", end="i8",
+            cpus="i8",
         ),
     }  # fmt: skip
 
@@ -244,7 +250,7 @@ def perform(
             for field, column in zip(fields, zip(*given, strict=True), strict=True):
                 getattr(W, name)[field] = column
         at = W.at
-        at["most"], at["end"] = built.most, built.end
+        at["most"], at["end"], at["cpus"] = built.most, built.end, host.cpus
         at["feedback"], at["cached"], at["event_ns"] = cast.feedback, cast.cached, cast.event_ns
         W.part["units"] = quantiles()
         W.alias["cut"], W.alias["other"] = zipf(names, cast.exponent)
