@@ -1,9 +1,9 @@
 """Containers come at random, run some processes, and are removed; cached files outlive them.
 
-Arrivals are a Poisson process of `per_hour`.  A container forks `processes`, writes `scratch` files
-that it removes again and `files` that stay in the caches, on one CPU after the other, lives for an
-exponential time and is removed.  Some time later reclaim takes its cached files one by one, each with chance `reclaimed`;
-the others stay to the end.
+Arrivals are a Poisson process of `per_hour`.  A container forks `processes`, writes `files` that
+stay in the caches and `scratch` files that it removes again, on one CPU after the other, lives for
+an exponential time and is removed.  Some time later reclaim takes its cached files one by one, each
+with chance `reclaimed`; the others stay to the end.
 """
 
 from kmbench.core.setup import GroupSpec
