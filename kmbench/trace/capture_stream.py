@@ -9,6 +9,7 @@ import polars as pl
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
+from kmbench.trace.buckets import buckets
 from kmbench.trace.interrupts import before_interrupts
 from kmbench.trace.lost_epoll import lost_epoll_frees
 from kmbench.trace.lost_mm import lost_mm_frees
@@ -31,6 +32,8 @@ EXEC_SITE = "mm_alloc"
 PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
 STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
 _CTX_SHIFT = 24
+_KMALLOC = 2  # op of events.parquet
+_ACCOUNTED, _CHARGED = 1, 2  # its flags
 
 
 class RawStream(NamedTuple):
@@ -71,6 +74,21 @@ def from_site(columns: dict[str, np.ndarray], sites: list[str], prefix: str) -> 
     # one more entry, for site -1: unknown
     named = np.array([site.startswith(prefix) for site in sites] + [False])
     return named[columns["site"]]
+
+
+def with_buckets(
+    columns: dict[str, np.ndarray], sites: list[str], names: list[str]
+) -> dict[str, np.ndarray]:
+    """`columns` with the kmallocs of messages and user copies in their caches, messages charged."""
+    rows = np.flatnonzero(columns["op"] == _KMALLOC)
+    of = [columns[name][rows] for name in ("cache", "site", "gfp", "req")]
+    found, messages = buckets(*of, sites, names)
+    if np.array_equal(found, of[0]):
+        return columns
+    cache, flags = columns["cache"].astype(np.int32), columns["flags"].copy()
+    cache[rows] = found
+    flags[rows[messages]] |= _ACCOUNTED | _CHARGED
+    return columns | {"cache": cache, "flags": flags}
 
 
 def slab_events(
@@ -205,7 +223,7 @@ def shrink_events(
         return _blank(0)
     t, pid = marker["t"][0], marker["pid"][0]
     writes = np.flatnonzero(
-        from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == 2)
+        from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == _KMALLOC)
         & (columns["pid"] == pid) & (columns["t"] > t)
     )  # fmt: skip
     if len(writes) != nr_caches:
@@ -272,6 +290,7 @@ def read_stream(
             raise UsageProblem(f"{path}: column {name} holds {top}; expected below {limit}")
     if np.any(np.diff(columns["t"]) < 0):
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
+    columns = with_buckets(columns, sites, cache_names)
     rows = {name: row for row, name in enumerate(cache_names, 1)}
     slab, role, accounted, first = slab_events(columns, sites, len(cache_names))
     base = int(columns["obj"].max(initial=0)) + 1
