@@ -8,6 +8,7 @@ from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
 from kmbench.trace.capture import read_capture
 from kmbench.trace.convert import convert_capture
+from kmbench.trace.deferred import DRAIN_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
 from kmbench.trace.truth import read_truth
@@ -225,12 +226,15 @@ def test_an_address_space_that_vanished_untraced(tmp_path):
 
 
 def test_epoll_items_wait_for_their_batch(tmp_path):
+    item, head = {"cache": 5, "pid": 7, "site": 0}, {"cache": 6, "pid": 7, "site": 3}
     events = [
-        {"t": 10, "cache": 5, "obj": 600, "pid": 7}, {"t": 20, "cache": 6, "obj": 1200, "pid": 7},
-        {"t": 90, "cache": 6, "obj": 1200, "pid": 7, "op": FREE},
+        item | {"t": 10, "obj": 600}, head | {"t": 20, "obj": 1200},
+        head | {"t": 90, "obj": 1200, "op": FREE},
+        item | {"t": 9_000_000_000, "obj": 600, "site": 4},
     ]  # fmt: skip
     capture = read_capture(write_capture(tmp_path / "c", events=events))
-    assert of_op(capture, ev.FREE)["t"].tolist() == [90, 90 + 2_500_000_000]
+    assert of_op(capture, ev.FREE)["t"].tolist() == [90, 90 + DRAIN_NS]
+    assert capture.repairs.frees == 0
 
 
 def test_shrinks_are_dated_by_the_writes_to_sysfs(tmp_path):

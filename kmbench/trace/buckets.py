@@ -27,7 +27,7 @@ def buckets(
     names: caches; where the machine has no such buckets nothing changes.
     """
     rows = {name: row for row, name in enumerate(names)}
-    suffix = [name.removeprefix("kmalloc-") if name.startswith("kmalloc-") else "" for name in names]
+    suffix = ["" if name[:8] != "kmalloc-" else name[8:] for name in names]
     of_set = {
         prefix: np.array(
             [rows.get(f"{prefix}-{end}", row) for row, end in enumerate(suffix)]
