@@ -71,7 +71,7 @@ class CachedObjects:
         obj = self.host._alloc_object(call, cache, 0)
         if obj is None:
             return False
-        self.host.objects[handle] = obj
+        self.host.adopt(handle, obj, call.memcg)
         self.items[handle] = Item(pins=1)
         return True
 
