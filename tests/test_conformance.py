@@ -125,7 +125,7 @@ def put(**values):
     [
         (generated(), "", ""),
         (generated(put(t=1)), "events", "event 4: t = 1: time goes back"),
-        (generated(put(op=99)), "events", "op = 99: expected 0 to 20"),
+        (generated(put(op=99)), "events", "op = 99: expected 0 to 21"),
         (generated(put(memcg=2)), "events", "memcg = 2: expected 0 to 1"),
         (generated(put(obj=-1)), "events", "obj = -1: expected 0 to 9"),
         (generated(put(op=ev.FREE, obj=9)), "events", "1 events of 5 were passed over"),
