@@ -224,7 +224,7 @@ def on_slab(setup: Setup, era: str = "") -> Setup:
         slab_cache(cache, machine.cpus, machine.page_size, machine.memory_pages, since)
         for cache in setup.caches
     )
-    slabs, objects = _cut_anew(setup, caches)
+    slabs, objects = cut_anew(setup, caches)
     return setup._replace(
         era=era, allocator="slab",
         caches=caches, initial_slabs=slabs, initial_objects=objects,
@@ -232,7 +232,7 @@ def on_slab(setup: Setup, era: str = "") -> Setup:
     )  # fmt: skip
 
 
-def _cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np.ndarray]:
+def cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Initial slabs and objects of the setup for `caches`: of each old slab first the slots of
     known objects, then those of others in use, then the free ones."""
     old = setup.initial_slabs
