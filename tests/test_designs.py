@@ -7,7 +7,7 @@ import pytest
 import kmbench
 import streams
 from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
-from kmbench.analysis.summary import _duplicate_partials
+from kmbench.analysis.summary import Columns, _duplicate_partials
 from kmbench.core import events as ev
 from kmbench.core.jit import JIT
 from kmbench.core.sample import CACHE_COLUMNS, TOTAL_COLUMNS
@@ -254,9 +254,9 @@ def test_duplicate_partials_are_pairs_of_cache_and_node(cpu, pairs):
         run.free(run.alloc(8, memcg=memcg, cpu=on)[:1], cpu=on)
     run.event(ev.SAMPLE)
     columns = zip(CACHE_COLUMNS, run.sim.tables()[1], strict=True)
-    frame = pl.DataFrame(dict(columns)).lazy()
+    slabs = Columns(pl.DataFrame(dict(columns)))
     wanted = {"duplicate_partials": pairs, "duplicate_partial_bytes": pairs * 2 * 1024}
-    assert _duplicate_partials(frame, 1) == wanted
+    assert _duplicate_partials(slabs, 1) == wanted
 
 
 def test_overshoot_as_a_share_of_the_limit():
