@@ -213,13 +213,15 @@ def refill(S, H, P, cache, cpu, memcg, gfp):
             if slab:
                 return slab
         slab = new_slab(S, H, P, cache, cpu, memcg, gfp)
-        if slab <= 0:
-            return slab
+        if slab <= 0:  # reclaim for it may have left objects in the array all the same
+            return 0 if pc.avail else slab
         s = S.slab[slab]
         there = cache * k.nr_nodes + s.node
         list_add_tail(S, there, slab, FREE_LIST)
         S.node[there].free_objects += s.objects
         ask_management(S, cpu, slab)
+        if pc.avail:
+            return 0
         if s.node != home:
             return take_one(S, there)
 

@@ -5,9 +5,10 @@ it is created.  Slabs of a copy are charged after their pages were allocated; ov
 pages are freed and the allocation fails: nothing is reclaimed (Kamezawa objected; ``reclaim`` is
 what was promised for the next version).  All other caches have no hook at all.
 
-A group's dentries have an LRU of their own (patch 6, dcache_shrink_memcg), which reclaim of user
-pages in a full group reaches when kernel memory is charged to the same counter (patch 7).  Here
-its lists are the per-group ones of ``dentry-inode``; the superblock's list beside them is not kept.
+A group's dentries have an LRU of their own and a shrink function (patches 5 and 7), which reclaim
+of user pages in a full group calls when kernel memory is charged to the same counter, and a write
+of a lower kmem limit when it is not.  The shrinker ``costa-shrink-fn`` is theirs; with
+``dentry-inode`` the group has one list, the superblock none.
 
 With ``object_growth=24`` dentries are as large as posted: each remembers the cache it came from and
 has a place on its group's list.  By default sizes are the machine's, as for every other design.
@@ -41,11 +42,13 @@ from kmbench.core.ops import (
     flush_cache,
     holder,
     inlined,
+    is_below,
     make_copy,
     move_slab,
     online_ancestor,
     outlined,
     reclaim,
+    shrink,
     table,
 )
 from kmbench.design import Fact
@@ -131,6 +134,23 @@ def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
             return False
     S.slab[slab].memcg = owner
     return True
+
+
+@outlined
+def limit_write(S, P, memcg, which, pages):
+    """mem_cgroup_resize_kmem_limit (patch 5): shrink until usage fits, or five times as often in
+    vain as the group has descendants and itself.  Then the write fails there; here it stands."""
+    if which != COUNTER_KMEM or P.par[0].independent == 0:
+        return
+    c = S.counter[memcg * 2 + COUNTER_KMEM]
+    tries = 0
+    for row in range(memcg, S.k[0].nr_groups):
+        tries += 5 * is_below(S, row, memcg)
+    usage = c.usage
+    while usage > c.limit and tries > 0:
+        shrink(S, memcg)
+        tries -= c.usage >= usage
+        usage = c.usage
 
 
 @outlined
@@ -227,6 +247,7 @@ costa_2012 = Strategy(
         "select": select,
         "slab_new": slab_new,
         "slab_gone": slab_gone,
+        "limit_write": limit_write,
         "obj_free": obj_free,
         "cg_offline": cg_offline,
         **mm_owner.HOOKS,
