@@ -10,6 +10,9 @@ of user pages in a full group calls when kernel memory is charged to the same co
 of a lower kmem limit when it is not.  The shrinker ``costa-shrink-fn`` is theirs; with
 ``dentry-inode`` the group has one list, the superblock none.
 
+With ``object_growth=24`` dentries are as large as posted: each remembers the cache it came from and
+has a place on its group's list.  By default sizes are the machine's, as for every other design.
+
 Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
 parent is the root), full ones at their first free, and the charge stays in the parent.  It was
 posted for SLUB.  On SLAB, ours: full and free slabs, of which SLAB has lists, move at once, too.
@@ -212,15 +215,27 @@ def move_charged_slabs(S, P, copy, new_home, target, cpu):
         slab = detach_slab(S, copy)
 
 
-def prepare(S, P, setup, parameters):
-    """Mark the registered caches; only the default list may name caches that are not there."""
+def registered(setup, parameters) -> list[int]:
+    """Rows of the registered caches; only the default list may name caches that are not there."""
     names = [cache.name for cache in setup.caches]
+    rows = []
     for wanted in parameters["caches"]:
-        if wanted not in names:
-            if parameters["caches"] == DEFAULT_CACHES:
-                continue
+        if wanted in names:
+            rows.append(names.index(wanted) + 1)
+        elif parameters["caches"] != DEFAULT_CACHES:
             raise unknown("cache", wanted, names).within("strategy costa-2012: caches")
-        P.selected["on"][names.index(wanted) + 1] = 1
+    return rows
+
+
+def prepare(S, P, setup, parameters):
+    """Mark the registered caches."""
+    P.selected["on"][registered(setup, parameters)] = 1
+
+
+def growth(setup, parameters):
+    """An object of a registered cache remembers the cache it came from and is on its group's list:
+    struct dentry grows by a pointer and a list_head."""
+    return dict.fromkeys(registered(setup, parameters), parameters["object_growth"])
 
 
 costa_2012 = Strategy(
@@ -242,12 +257,16 @@ costa_2012 = Strategy(
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
         Parameter("independent", True, "charge kmem, not the memory counter"),
+        Parameter(
+            "object_growth", 0, "added to objects of registered caches; posted: 24", "B", 0
+        ),
         Parameter("reclaim", False, "a full group is reclaimed from (promised for v2), not failed"),
     ),
     accounting=lambda p: Accounting(
         copies=True, counter_locked=True, slab_reclaim=not p["independent"] or p["reclaim"]
     ),
     prepare=prepare,
+    growth=growth,
     copy_name="{cache}-{row:x}",
     design={
         "selection": Fact("opt-in caches: dentry", prepare),
