@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from kmbench.hardware.profile import Profile
-from kmbench.store.schema import LINE_VECTOR, VECTOR
+from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
 __all__ = ["PRICED", "closed_loop", "fetch_ns", "near_ns", "price", "price_runs"]
 
@@ -41,9 +41,10 @@ def _row_ns(profile: Profile) -> pl.Expr:
     load = phase.replace_strict(levels, default=profile.ns("ptr_l1"), return_dtype=pl.Float64)
     costs = {kind: pl.lit(profile.ns(kind)) for kind in VECTOR if kind != "ptr"}
     costs |= {"ptr": load, "near": pl.lit(near_ns(profile))}
-    costs |= {"far": pl.lit(profile.ns("line_remote")), "wait": pl.lit(profile.ns("wait"))}
+    costs |= {"far": pl.lit(profile.ns("line_remote"))}
+    costs |= {kind: pl.lit(profile.ns(kind)) for kind in ("wait", *CALLS)}
     return pl.sum_horizontal(
-        pl.col(kind).fill_null(0) * costs[kind] for kind in (*VECTOR, *LINE_VECTOR)
+        pl.col(kind).fill_null(0) * costs[kind] for kind in (*VECTOR, *LINE_VECTOR, *CALLS)
     )
 
 

@@ -76,7 +76,7 @@ linux_3_8 = page_unit(
         all_active=p["all_groups"],
     ),
     caches=ALL,
-    select_ops=Ops(br=4, ptr=4, rcu=1),
+    select_ops=Ops(br=4, ptr=4, rcu=1, call=1),
     free_ops=FREE_OPS,
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
@@ -106,7 +106,7 @@ linux_4_5 = page_unit(
         deactivate=True,
     ),
     caches=FLAGGED,
-    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
+    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2, call=2),  # the css reference, taken and dropped
     free_ops=FREE_OPS,
     accounting=lambda p: _accounting(p["zombies_hold_ids"]),
     parameters=(AS_POSTED, ZOMBIE_IDS),
@@ -128,7 +128,7 @@ linux_5_3 = page_unit(
         deactivate=True,
     ),
     caches=FLAGGED,
-    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),
+    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2, call=2),
     free_ops=FREE_OPS,
     accounting=lambda p: _accounting(zombies_hold_ids=False),
     parameters=(AS_POSTED,),
