@@ -254,6 +254,11 @@ class Results:
         return self._scan("accesses")
 
     @cached_property
+    def latency(self) -> pl.LazyFrame:
+        """One row per group, operation and bucket of runs with ``latency = true``."""
+        return self._scan("latency")
+
+    @cached_property
     def timing(self) -> pl.LazyFrame:
         """One row per run: wall-clock seconds; the only table that is not deterministic."""
         return self._scan("timing")

@@ -195,6 +195,15 @@ _ACCESSES = (
     Field("p999", INT, "ns", "99.9th percentile", False, "lower"),
 )
 
+_LATENCY = (
+    Field("memcg", INT, "", "row of the group whose task did it; 0: not told"),
+    Field("group", LABEL, "", "path of the group"),
+    Field("op", LABEL, "", "alloc or free"),
+    Field("low", INT, "ns", "least model time that the bucket counts"),
+    Field("high", INT, "ns", "and the least that it does not"),
+    Field("count", INT, "count", "operations whose counted paths took that long"),
+)
+
 _FAILURES = (
     Field("t", INT, "ns", "model time"),
     Field("op", LABEL, "", "operation of the stream"),
@@ -223,6 +232,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
     "ops": (RUN_ID, *_OPS),
     "failures": (RUN_ID, *_FAILURES),
     "accesses": (RUN_ID, *_ACCESSES),
+    "latency": (RUN_ID, *_LATENCY),
     "timing": (RUN_ID, *_TIMING),
     "runs": (RUN_ID, *_RUNS),
 }
