@@ -20,14 +20,18 @@ from kmbench.hardware.profile import Profile
 from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
 __all__ = [
-    "LATENCIES", "PRICED", "closed_loop", "fetch_ns", "latency_figures", "near_ns", "path_prices",
-    "price", "price_runs",
+    "LATENCIES", "PRICED", "PRICED_FROM", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
+    "path_prices", "price", "price_runs",
 ]  # fmt: skip
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
 ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
+PRICED_FROM = (
+    "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "hot_line_writes"
+)  # fmt: skip
+"""Columns of ``runs`` that these are worked out from, beside the table ``ops``."""
 LATENCIES = ("alloc_p50_ns", "alloc_p99_ns", "alloc_p999_ns", "free_p99_ns")
 """Columns of ``runs`` that a run with ``latency = true`` has for the profile it ran with alone."""
 TINY_NS = 1e-9
@@ -87,8 +91,7 @@ def latency_figures(table: pl.LazyFrame) -> dict[str, float | None]:
 def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.DataFrame:
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
-    `runs` needs ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``, ``think_ns``
-    and ``hot_line_writes``; `ops` is the table of the same runs.
+    `runs` needs the columns :data:`PRICED_FROM`; `ops` is the table of the same runs.
     """
     prices = price(ops, profile).collect()
     by_run: dict[str, dict[str, tuple[float, float]]] = {}
