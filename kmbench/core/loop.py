@@ -26,6 +26,7 @@ from kmbench.core.events import (
 )
 from kmbench.core.groups import css_gone
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.latency import next_event
 from kmbench.core.memcg import drain_slot
 from kmbench.core.objects import (
     alloc_kernel_pages,
@@ -176,6 +177,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
                 break
             e = events[i]
             if e.t >= k.next_due:
+                next_event(S, -1, 0)
                 if not run_timer(S, H, P, timeline, caches, totals):
                     k.status = ROWS_FULL
                     break
@@ -186,6 +188,7 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             i += 1
             k.now = e.t
             internal = 0
+            next_event(S, e.op, e.memcg)
         op = e.op
         cpu = e.cpu
         k.cpu = cpu
@@ -251,4 +254,5 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
             if failed:
                 log_failure(S, op, e.memcg, e.cache, e.gfp, e.arg, failed)
         k.nr_events += 1 - internal
+    next_event(S, -1, 0)
     return i
