@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from kmbench.core import events as ev
+from kmbench.core.geometry import make_cache
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
 from kmbench.trace.capture import read_capture
 from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS
 from kmbench.trace.format import open_trace
+from kmbench.trace.gap import needed
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
 from kmbench.trace.truth import read_truth
 from trace_capture import CACHES, cache_row, write_capture
@@ -394,3 +396,42 @@ def test_messages_are_charged_though_the_trace_does_not_say_so(tmp_path):
     assert capture.setup.caches[-1].flags & ev.SLAB_ACCOUNT
     assert not capture.setup.caches[3].flags & ev.SLAB_ACCOUNT
     assert made["memcg"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("free", "partial_slabs", "taken", "held", "count"),
+    [
+        ([1, 2, 3], 0, 1, 1, 1),  # without cpu partial lists: one slab at a time
+        ([1, 2, 3], 0, 2, 1, 2),
+        ([4, 1, 1, 2, 9], 6, 5, 5, 1),  # one becomes active, four go along
+        ([4, 1, 1, 2, 9], 6, 5, 4, 5),  # the first is full, the last taken serves
+        ([4, 1, 1, 2, 9], 6, 5, 3, 14),
+        ([4, 1, 1, 2, 9], 6, 5, 6, 0),  # never holds six
+        ([4, 1, 1, 2, 9], 6, 4, 4, 0),  # never takes four
+        ([4, 1], 6, 0, 0, 0),
+    ],
+)
+def test_slabs_that_left_a_node_list_tell_how_much_was_allocated(
+    free, partial_slabs, taken, held, count
+):
+    spec = make_cache("x", 192)._replace(
+        cpu_partial=10 * partial_slabs, cpu_partial_slabs=partial_slabs
+    )
+    assert needed(free, spec, taken, held) == count
+
+
+def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp_path):
+    dump = [{"pfn": 10 + at, "inuse": 20 - at, "objects": 21, "cache": cache}
+            for at, cache in enumerate([0, 0, 3, 3])]  # fmt: skip
+    dumps = {"dentry": {"slabs": 2}, "kmalloc-64": {"slabs": 2}}
+    snaps = [{"t": 5, "t_sysfs": 50, "cache": cache, "partial_slabs": 0, "cpu_slabs": 2}
+             for cache in (0, 3)]  # fmt: skip
+    events = [{"t": 10, "op": KMALLOC, "cache": 3, "obj": 6000}]  # on CPU 0, so not on that
+    folder = write_capture(tmp_path / "c", events=events, slabdump=dump, dumps=dumps,
+                           snapshots=snaps)  # fmt: skip
+    made = read_capture(folder).events
+    made = made[made["op"] <= ev.FREE]
+    # one dentry on the other CPU, back by the end; kmalloc-64 was traced
+    assert made[["op", "t", "cpu", "cache", "memcg"]].tolist() == [
+        (ev.ALLOC, 0, 1, 1, 1), (ev.ALLOC, 10, 0, 4, 1), (ev.FREE, 899_999, 1, 1, 1),
+    ]  # fmt: skip

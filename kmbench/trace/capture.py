@@ -19,7 +19,9 @@ from kmbench.trace.capture_state import (
     slab_caches,
 )
 from kmbench.trace.capture_stream import read_aux, read_stream
+from kmbench.trace.gap import untraced_allocations
 from kmbench.trace.handles import Repairs, assign_handles
+from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
 
 
@@ -86,13 +88,19 @@ def read_capture(folder: str | Path) -> Capture:
         )
     slab_rows = initial_objects(stream.first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
-    events, nr_objects, repairs = assign_handles(stream.raw, stream.role, stream.keys, keys)
+    cpus = field(path, manifest, "nproc", int)
+    end = dump_times[1] - 1 if len(dump_times) > 1 else int(stream.raw["t"].max(initial=0))
+    unseen = untraced_allocations(
+        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, end
+    )
+    raw, role = merge(stream.raw, stream.role, [unseen])
+    events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)
     objects["slab"] = slab_rows[slab_rows > 0]
     setup = Setup(
         machine=Machine(
-            cpus=field(path, manifest, "nproc", int),
+            cpus=cpus,
             memory_pages=field(path, manifest, "memtotal_kb", int) // 4,
         ),
         era="6.18",
