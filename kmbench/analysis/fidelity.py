@@ -156,6 +156,23 @@ def charts(validation: Validation, items: int = 1) -> list[tuple[str, list[Curve
     return out
 
 
+def live_text(validation: Validation) -> str:
+    """Live objects at the end, where prediction, kernel and recording do not all agree."""
+    counts = validation.score.live
+    unseen = ", ".join(f"{row.cache} {row.unseen:+,}" for row in counts if row.unseen)
+    parts = []
+    if unseen:
+        parts.append(f"live objects that the recording itself misses: {unseen}")
+    columns = [Column("live at the end", left=True), Column("predicted"), Column("kernel"),
+               Column("recorded")]  # fmt: skip
+    rows = [
+        [row.cache, f"{row.predicted:,}", f"{row.kernel - row.predicted:+,}",
+         "-" if row.recorded is None else f"{row.recorded - row.predicted:+,}"]
+        for row in counts if row.differs
+    ]  # fmt: skip
+    return "\n".join([*parts, as_text(Grid("", columns, rows))] if rows else parts)
+
+
 def report(validation: Validation, worst: int) -> str:
     """Tables and pictures of one replay."""
     v = validation
@@ -175,5 +192,7 @@ def report(validation: Validation, worst: int) -> str:
             if nr_wrong:
                 parts.append(table(v.details, worst))
             parts.append(f"{nr - nr_wrong} of {nr} {name}: every reading exact")
+        if live := live_text(v):
+            parts.append(live)
         parts += [text_chart(title, curves) for title, curves in charts(v)]
     return "\n\n".join(parts)
