@@ -7,12 +7,13 @@ from kmbench.core import events as ev
 from kmbench.core.geometry import make_cache
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
-from kmbench.trace.capture import read_capture
+from kmbench.trace.capture import lost_events, read_capture
 from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.gap import needed
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
+from kmbench.trace.recording import open_recording
 from kmbench.trace.truth import read_truth
 from trace_capture import CACHES, cache_row, write_capture
 
@@ -316,6 +317,9 @@ def test_conversion_whole_and_cut(tmp_path):
         ({"manifest": {"nproc": "two"}}, "field nproc"),
         ({"manifest": {"dumps": {}}}, "no entry for cache dentry"),
         ({"manifest": {"sites": 3}}, "field sites"),
+        ({"manifest": {"sites": ["a", 3]}}, "field sites holds 3; expected 0 or more str"),
+        ({"manifest": {"dump_t": [-1]}}, "field dump_t has 1 values; expected 2 or more int"),
+        ({"manifest": {"caches": [3]}}, "field caches holds 3; expected 0 or more dict"),
         ({"slabdump": [{"pfn": 1, "objects": 21}]}, "0 slabs"),
     ],
 )
@@ -435,3 +439,22 @@ def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp
     assert made[["op", "t", "cpu", "cache", "memcg"]].tolist() == [
         (ev.ALLOC, 0, 1, 1, 1), (ev.ALLOC, 10, 0, 4, 1), (ev.FREE, 899_999, 1, 1, 1),
     ]  # fmt: skip
+
+
+def test_what_the_recorder_lost_is_said(tmp_path):
+    assert lost_events({}) == lost_events({"ring_stats": None, "missed_event_pages": None}) == 0
+    cpu = {"entries": "900", "overrun": "40", "commit overrun": "0", "dropped events": 2}
+    stats = {"ring_stats": {"0": cpu, "1": cpu | {"overrun": "x"}}, "missed_event_pages": 1}
+    assert lost_events(stats) == 40 + 2 + 2 + 1
+    folder = write_capture(tmp_path / "c", manifest=stats, events=[{"t": 1, "obj": 600}])
+    with open_recording(folder) as recording:
+        assert recording.source["events_lost"] == 45
+    convert_capture(folder, tmp_path / "c.kmtrace.parquet")
+    with open_recording(tmp_path / "c.kmtrace.parquet") as recording:
+        assert recording.source["events_lost"] == 45
+
+
+def test_readings_of_unknown_groups_are_refused(tmp_path):
+    folder = write_capture(tmp_path / "c", memcgs=[{"memcg": 9}])
+    with pytest.raises(UsageProblem, match="memcgs.parquet: column memcg holds 9; expected below"):
+        read_truth(folder)

@@ -181,6 +181,8 @@ def report(validation: Validation, worst: int) -> str:
         f"{v.name}: {v.nr_events:,} events under {v.strategy} ({v.skipped:,} of them skipped), "
         f"engine {took}"
     ]
+    if v.lost:
+        parts.append(f"the recorder lost {v.lost:,} events or more: what they did is not replayed")
     if worst:
         scored = v.details["kind"].value_counts()
         total = dict(scored.iter_rows())

@@ -136,6 +136,7 @@ def _json(done: list[Validation], bills: list[Bill]) -> str:
                     "passed": v.passed,
                     "events": v.nr_events,
                     "skipped": v.skipped,
+                    "lost": v.lost,
                     "engine_s": v.engine_s,
                     "reader_s": v.reader_s,
                     "summary": v.score.summary(),

@@ -13,6 +13,7 @@ from kmbench.trace.capture_state import (
     HANDLE_SHIFT,
     field,
     initial_objects,
+    items,
     read_caches,
     read_groups,
     read_initial_slabs,
@@ -32,6 +33,17 @@ class Capture(NamedTuple):
     events: np.ndarray  # EVENT, time order
     manifest: dict  # the capture's own
     repairs: Repairs
+
+
+def lost_events(manifest: dict) -> int:
+    """How many events the recorder's ring buffers lost; pages of unknown loss count once each."""
+    total = int(manifest.get("missed_event_pages") or 0)
+    stats = manifest.get("ring_stats")
+    for row in stats.values() if isinstance(stats, dict) else ():
+        for name in ("overrun", "commit overrun", "dropped events"):
+            text = str(row.get(name, 0)) if isinstance(row, dict) else ""
+            total += int(text) if text.isdigit() else 0
+    return total
 
 
 def is_capture(path: Path) -> bool:
@@ -69,14 +81,15 @@ def read_capture(folder: str | Path) -> Capture:
     rows = slab_caches(path, manifest)
     names = [row["name"] for row in rows]
     sheaves = [field(path, row, "sheaf_capacity", int) > 0 for row in rows]
-    paths = field(path, manifest, "memcgs", list)
+    paths = items(path, manifest, "memcgs", str)
     aux = read_aux(folder)
     created = set(aux.filter(pl.col("ev") == "cgroup_mkdir")["s"])
     groups = read_groups(path, manifest, created)
     group_rows = {name: row for row, name in enumerate(paths, 1)}
     parents = [group.parent for group in groups]
-    sites = field(path, manifest, "sites", list)
-    dump_times = field(path, manifest, "dump_t", list)
+    sites = items(path, manifest, "sites", str)
+    # before the events, after the workload, after the final shrink
+    dump_times = items(path, manifest, "dump_t", int, 2)
     stream = read_stream(folder, sites, names, group_rows, parents, aux, dump_times, sheaves)
     caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.raw)
     initial = read_initial_slabs(folder, manifest, caches)
@@ -89,9 +102,8 @@ def read_capture(folder: str | Path) -> Capture:
     slab_rows = initial_objects(stream.first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
-    end = dump_times[1] - 1 if len(dump_times) > 1 else int(stream.raw["t"].max(initial=0))
     unseen = untraced_allocations(
-        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, end
+        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, dump_times[1] - 1
     )
     raw, role = merge(stream.raw, stream.role, [unseen])
     events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
