@@ -205,7 +205,8 @@ def test_pages_percpu_and_groups(tmp_path):
     assert [group.online for group in capture.setup.groups] == [True, True, False]
 
 
-def test_an_address_space_that_vanished_untraced(tmp_path):
+@pytest.mark.parametrize("op", [2, 1])  # given away untraced; also, and freed by its new owner
+def test_an_address_space_that_vanished_untraced(tmp_path, op):
     events = [
         {"t": 10, "cache": 1, "obj": 600, "pid": 5, "memcg": 2, "site": 4},
         {"t": 100, "cache": 2, "obj": 1200, "pid": 5, "memcg": 2, "site": 4},
@@ -213,7 +214,7 @@ def test_an_address_space_that_vanished_untraced(tmp_path):
         {"t": 60_000, "obj": 2000, "pid": 6, "memcg": 2},
     ]
     pages = [{"t": 110, "page": 0, "pid": 5, "memcg": 2},
-             {"t": 80_000, "page": 0, "op": 2}]  # fmt: skip
+             {"t": 80_000, "page": 0, "op": op}]  # fmt: skip
     aux = [
         {"t": 120, "ev": "percpu_alloc_percpu", "a0": 0, "a1": 64, "pid": 5, "memcg": 2},
         {"t": 200, "ev": "sched_process_fork", "pid": 5, "memcg": 2, "a0": 5, "a1": 6},
