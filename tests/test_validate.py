@@ -254,7 +254,8 @@ def test_what_if_command(kmbench, tmp_path):
     target = tmp_path / "x.svg"
     args = ("what-if", trace("churn"), "-s", "none", "-s", "linux-6.18")
     code, out, _ = kmbench("trace", *args, "--svg", target)
-    assert code == 0 and "slab bytes   (a none, b linux-6.18" in out
+    assert code == 0 and "slab bytes above none   (a none, b linux-6.18" in out
+    assert out.startswith("What the recorded host would have used under each design")
     ElementTree.parse(target)
     code, out, _ = kmbench("trace", *args, "--json")
     assert [row["strategy"] for row in json.loads(out)] == ["none", "linux-6.18"]
