@@ -10,6 +10,7 @@ compiling, less what the engine itself took.
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -105,7 +106,10 @@ def main() -> None:
         warm.write_text(GRID.format(scenario=scenario, seeds=1))
         said(sweep(warm, folder / "warm", "--executor", "serial"))
         grid.write_text(GRID.format(scenario=scenario, seeds=seeds))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         serial = said(sweep(grid, folder / "serial", "--executor", "serial"))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         cluster = on_cluster(grid, folder / "cluster", folder, serial["runs"])
         timing = kmbench.open_results(folder / "serial").timing.select(
             pl.col("engine_s", "compile_s").sum()
@@ -116,6 +120,7 @@ def main() -> None:
         "runs": serial["runs"],
         "serial_s": serial["seconds"],
         "overhead_ms_a_run": 1000 * (serial["seconds"] - engine_s - compile_s) / serial["runs"],
+        "cpu_ms_a_run": 1000 * cpu_s / serial["runs"],
         "two_workers_s": cluster["seconds"],
         "speed_up": serial["seconds"] / cluster["seconds"],
         "failed": len(serial["failed"]) + len(cluster["failed"]),

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from kmbench.analysis.pricing import PRICED, price_runs
+from kmbench.analysis.pricing import PRICED, PRICED_FROM, price_runs
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
@@ -34,6 +34,7 @@ from kmbench.simulate import Outcome, Timing, simulate
 from kmbench.store.dataset import Results, write_run
 from kmbench.strategy import Strategy
 from kmbench.tabulate import access_table, cache_table, failure_table, op_table, timeline_table
+from kmbench.unused import refuse_unused
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
@@ -80,6 +81,7 @@ def run(
     plugins = plugins or load_plugins()
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, settings)
+        refuse_unused(scenario, settings or (), plugins)
     names = list(strategies or scenario.strategies or sorted(plugins.strategies))
     plans = [
         plan
@@ -123,7 +125,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         )
         for s in chosen
     ]
-    workload = source.open(given, scenario.host())
+    workload = source.open(given, scenario.host()._replace(workloads=plugins.workloads))
     memory = make_memory(scenario, plugins)
     if workload.reclaims and memory is None:
         raise UsageProblem(f"{where}: needs a table [shrinkers] or [reclaim] in the scenario")
@@ -242,7 +244,8 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "model_ns": outcome.model_ns,
         **metrics,
     }
-    priced = price_runs(pl.DataFrame([row]), _frame(tables["ops"]), plan.scenario.profile())
+    known = pl.DataFrame({name: [row[name]] for name in PRICED_FROM})
+    priced = price_runs(known, _frame(tables["ops"]), plan.scenario.profile())
     return row | priced.select("hardware", *PRICED).row(0, named=True)
 
 

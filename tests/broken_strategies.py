@@ -6,12 +6,16 @@ import random
 import kmbench
 from kmbench.core.ops import (
     COUNTER_KMEM,
+    NOMEM,
     PLUGIN_PATH,
     Ops,
     Path,
     count,
+    counter_add,
     counter_charge,
     counter_uncharge,
+    make_copy,
+    schedule_work,
     table,
 )
 
@@ -102,6 +106,73 @@ def knows_process(S, P, cpu, memcg, cache, gfp):
     return cache + 0 * PROCESS
 
 
+def ignores_limits(S, P, cpu, memcg, cache, gfp, slab, billed):
+    if memcg > 1:
+        counter_add(S, COUNTER_KMEM, memcg, 1)
+    return memcg if memcg > 1 else billed
+
+
+def gives_back(S, P, cpu, cache, billed, slab):
+    if billed > 0:
+        counter_uncharge(S, COUNTER_KMEM, billed, 1, 0)
+
+
+def charges_for_good(S, P, cpu, memcg, cache, gfp, slab, billed):
+    if memcg > 1 and counter_charge(S, COUNTER_KMEM, memcg, 1) == 0:
+        P.held[memcg].n += 1
+    return billed
+
+
+def frees_nothing(S, P, cpu, cache, billed, slab):
+    count(S, PLUGIN_PATH)
+
+
+def gives_back_at_removal(S, P, cpu, memcg):
+    counter_uncharge(S, COUNTER_KMEM, memcg, P.held[memcg].n, 0)
+    P.held[memcg].n = 0
+
+
+def makes_copies(S, P, memcg):
+    if memcg > 1:
+        make_copy(S, memcg, 1)
+
+
+def any_copy(S, P, cpu, memcg, cache, gfp):
+    for copy in range(S.k[0].nr_caches - 1, cache, -1):
+        if S.cache[copy].root == cache:
+            return copy
+    return cache
+
+
+def a_page_whatever_order(S, P, cpu, memcg, kind, order, gfp, billed):
+    if memcg <= 1:
+        return billed
+    return NOMEM if counter_charge(S, COUNTER_KMEM, memcg, 1) else memcg
+
+
+def one_page_back(S, P, cpu, billed, kind, order):
+    if billed > 0:
+        counter_uncharge(S, COUNTER_KMEM, billed, 1, 0)
+
+
+def percpu_for_good(S, P, cpu, memcg, nr_bytes, gfp, billed):
+    if memcg > 1 and counter_charge(S, COUNTER_KMEM, memcg, 2) == 0:
+        P.held[memcg].n += 2
+    return billed
+
+
+def queues(S, P, memcg):
+    schedule_work(S, 0, memcg, 0)
+
+
+def queues_again(S, P, kind, a, b):
+    schedule_work(S, kind, a, b)
+
+
+def with_copies(parameters):
+    return kmbench.Accounting(copies=True)
+
+
 # name -> (hooks, check, what the message must say, the function that it must name)
 BROKEN = {
     "unknown-field": ({"select": unknown_field}, "types", "slots", unknown_field),
@@ -124,6 +195,19 @@ BROKEN = {
     "overflows": ({"select": overflows}, "plain", "OverflowError", overflows),
     "rolls-dice": ({}, "deterministic", "another state", None),
     "slow": ({"select": slow}, "speed", "times none", slow),
+    "ignores-limits": ({"post_alloc": ignores_limits, "obj_free": gives_back}, "limits",
+                       "over its limit", ignores_limits),
+    "holds-on": ({"post_alloc": charges_for_good, "obj_free": frees_nothing,
+                  "cg_offline": gives_back_at_removal}, "refunds",
+                 "stay charged to a group whose objects", charges_for_good),
+    "any-copy": ({"cg_create": makes_copies, "select": any_copy}, "copies", "from a copy of group",
+                 any_copy),
+    "any-order": ({"page_alloc": a_page_whatever_order, "page_free": one_page_back}, "pages",
+                  "are charged as 1", a_page_whatever_order),
+    "percpu-stays": ({"percpu_alloc": percpu_for_good, "cg_offline": gives_back_at_removal},
+                     "percpu", "bytes are charged as", percpu_for_good),
+    "works-on": ({"cg_create": queues, "run_work": queues_again}, "work", "still wait",
+                 queues_again),
     "knows-process": ({"select": knows_process}, "cached", "another fingerprint", knows_process),
 }  # fmt: skip
 
@@ -134,7 +218,9 @@ def kmbench_register_strategies(register):
         register(
             kmbench.Strategy(
                 name=name, description="broken", source="a test", hooks=hooks,
-                tables={"seen": table("cache", n="i8")} if hooks else {}, paths=PATHS,
+                tables={"seen": table("cache", n="i8"), "held": table("memcg", n="i8")}
+                if hooks else {}, paths=PATHS,
+                **({"accounting": with_copies} if name == "any-copy" else {}),
                 prepare=rolls_dice if name == "rolls-dice" else None,
             )
         )  # fmt: skip

@@ -2,21 +2,28 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kmbench
 from broken_strategies import BROKEN
 from kmbench.cli.app import main
+from kmbench.core import events as ev
+from kmbench.core.geometry import make_cache
 from kmbench.core.jit import JIT
 from kmbench.core.ops import table
+from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.core.specialise import plain
-from kmbench.errors import PluginProblem
-from kmbench.testing import CHECKS, check_strategies
+from kmbench.errors import PluginProblem, UsageProblem
+from kmbench.testing import CHECKS, KINDS, check_strategies, others
 from kmbench.testing.kit import SEEN_PLAIN
+from kmbench.testing.others import see_workload
 from kmbench.testing.template import make_distribution
 
 HERE = Path(__file__).parent
@@ -24,11 +31,24 @@ BROKEN_FILE = str(HERE / "broken_strategies.py")
 needs_jit = pytest.mark.skipif(not JIT, reason="the kit compiles")
 
 
+IN_PYTHON = [name for name, (_, check, *_) in BROKEN.items() if check in SEEN_PLAIN[:-1]]
+
+
+@pytest.fixture(scope="module")
+def seen_in_python():
+    """The findings of everything that shows without compiling: one process for all strategies."""
+    found = check_strategies(IN_PYTHON, [BROKEN_FILE], SEEN_PLAIN[:-1])
+    return {(finding.name, finding.check): finding for finding in found}
+
+
 @needs_jit
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_strategy_is_caught_with_its_hook_and_line(name):
+def test_a_broken_strategy_is_caught_with_its_hook_and_line(name, seen_in_python):
     _, check, words, culprit = BROKEN[name]
-    (finding,) = check_strategies([name], [BROKEN_FILE], [check])
+    if name in IN_PYTHON:
+        finding = seen_in_python[name, check]
+    else:
+        (finding,) = check_strategies([name], [BROKEN_FILE], [check])
     assert not finding.ok
     assert words in finding.message
     if culprit is not None:
@@ -38,6 +58,17 @@ def test_a_broken_strategy_is_caught_with_its_hook_and_line(name):
         assert any(place in finding.message for place in places), finding.message
         hook = next(h for h, func in BROKEN[name][0].items() if func is culprit)
         assert hook in finding.message
+
+
+def test_what_a_strategy_has_no_hook_for_is_told_as_not_declared(seen_in_python):
+    finding = seen_in_python["any-order", "work"]
+    assert (finding.ok, finding.declared) == (True, False)
+    assert finding.message == "not declared: it has no run_work"
+    finding = seen_in_python["any-order", "refunds"]
+    assert finding.message == "not declared: it has no obj_free or slab_gone"
+    assert seen_in_python["works-on", "work"].declared
+    declared = {check for (_, check), finding in seen_in_python.items() if finding.declared}
+    assert declared == set(SEEN_PLAIN[:-1])
 
 
 def test_first_party_strategies_pass_what_plain_python_shows():
@@ -58,7 +89,105 @@ def test_a_first_party_strategy_conforms(capsys):
     assert main(["plugins", "check", "linux-6.18", "--json", *checks]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["check"] for row in found] == [check for check in CHECKS if check != "speed"]
-    assert all(row["ok"] and row["message"] == "" for row in found)
+    assert all(row["ok"] and (row["message"] == "") == row["declared"] for row in found)
+    assert [row["check"] for row in found if not row["declared"]] == ["copies", "work"]
+
+
+def generated(change=lambda events: None, **options):
+    """A workload of five events, as `change` leaves them."""
+
+    def batches(S):
+        made = np.zeros(5, ev.EVENT)
+        made["t"], made["op"], made["memcg"], made["obj"] = range(5), ev.ALLOC, 1, range(1, 6)
+        made["cache"] = 1
+        change(made)
+        yield made
+
+    setup = Setup(
+        Machine(memory_pages=1024), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 10
+    )
+    options = {"nr_events": 5} | options
+    return kmbench.Workload(
+        "w", "d", "s", lambda given, host: kmbench.OpenWorkload(setup, batches, **options)
+    )
+
+
+def put(**values):
+    def change(events):
+        for name, value in values.items():
+            events[name][-1] = value() if callable(value) else value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("workload", "check", "words"),
+    [
+        (generated(), "", ""),
+        (generated(put(t=1)), "events", "event 4: t = 1: time goes back"),
+        (generated(put(op=99)), "events", "op = 99: expected 0 to 20"),
+        (generated(put(memcg=2)), "events", "memcg = 2: expected 0 to 1"),
+        (generated(put(obj=-1)), "events", "obj = -1: expected 0 to 9"),
+        (generated(put(op=ev.FREE, obj=9)), "events", "1 events of 5 were passed over"),
+        (generated(nr_events=6), "announced", "announces 6 events and has 5"),
+        (generated(put(arg=lambda: random.SystemRandom().randrange(1 << 30))), "deterministic",
+         "batch 0: other events"),
+    ],
+)  # fmt: skip
+def test_a_broken_workload_is_caught(workload, check, words):
+    problems = see_workload(workload, {})["problems"]
+    assert list(problems) == ([check] if check else [])
+    assert words in problems.get(check, "")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "check", "words"),
+    [
+        ({"contained": False}, "workers", "but tasks run in another process"),
+        ({"fail": OSError("no network")}, "answers", "OSError: no network"),
+        ({"fail": UsageProblem("needs mpi4py")}, "passed over", "not looked at: needs mpi4py"),
+        ({"stays": True}, "ends", "are left"),
+    ],
+)  # fmt: skip
+def test_a_broken_executor_is_caught(plugin, check, words, monkeypatch):
+    monkeypatch.setattr(others, "LEFT_S", 0.2)
+    processes = kmbench.load_plugins().executor("processes")
+    left = []
+
+    @contextmanager
+    def opened(place):
+        if "fail" in plugin:
+            raise plugin["fail"]
+        if "stays" in plugin:
+            left.append(subprocess.Popen(["sleep", "60"]))
+        with processes.open(place) as pool:
+            yield pool
+
+    broken = kmbench.ExecutorPlugin("e", "d", opened, plugin.get("contained", True))
+    seen = others.see_executor(broken, {})
+    for process in left:
+        process.kill()
+        process.wait()
+    assert words in seen.get("problems", seen)[check]
+
+
+def test_workloads_shrinkers_and_executors_conform(capsys, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # of the processes that are watched
+    names = "slab_pairs", "lru", "serial", "replay"
+    assert main(["plugins", "check", *names, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    kinds = {row["name"]: row["kind"] for row in found}
+    assert kinds == dict(
+        zip(names, ("workload", "shrinker", "executor", "workload"), strict=True)
+    )
+    assert {row["name"] for row in found if not row["declared"]} == {"replay"}
+    told = [row["message"] for row in found if row["name"] == "replay"]
+    assert all("path: expected a trace file" in message for message in told)
+    for kind in ("workload", "shrinker", "executor"):
+        checks = [row["check"] for row in found if row["kind"] == kind]
+        assert checks[: len(KINDS[kind])] == list(KINDS[kind])
+    assert main(["plugins", "check", "spread", "--set", "grups=3"]) == 2
+    assert "did you mean 'groups'" in capsys.readouterr().err
 
 
 def test_the_template_conforms(tmp_path, capsys):
@@ -92,7 +221,9 @@ def test_a_name_that_cannot_be_is_bad_usage(tmp_path, capsys, name):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["nome"], "did you mean 'none'?"), (["none", "--check", "leek"], "did you mean 'leak'?"),
+    [([], "expected names, or --all"), (["none", "--all"], "expected names, or --all"),
+     (["spread", "--check", "leak"], "unknown check 'leak'"),
+     (["nome"], "did you mean 'none'?"), (["none", "--check", "leek"], "did you mean 'leak'?"),
      (["none", "-p", "/nowhere.py"], "no such plugin file")],
 )  # fmt: skip
 def test_check_of_what_is_not_there(capsys, arguments, words):

@@ -1,6 +1,7 @@
 """Readers answer or refuse in one line, whatever is done to their files."""
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ def test_damaged_files_are_answered_or_refused_in_one_line(tmp_path, kind):
     assert "refused" in verdicts
     if kind != "grid":  # most damage to a grid is an error
         assert "answered" in verdicts
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("trace", 3069), ("trace", 7370), ("results", 3287)]
+)
+def test_inputs_that_a_reader_once_broke_on(tmp_path, kind, number):
+    with suppress(KmbenchError):
+        FUZZ.KINDS[kind](tmp_path).feed(number)
 
 
 def test_damage_follows_from_the_number_alone(tmp_path):

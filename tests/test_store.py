@@ -1,8 +1,10 @@
 """The results dataset: what is written reads back, and nothing half-written is ever seen."""
 
 import os
+import re
 import subprocess
 import sys
+import zlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -18,6 +20,7 @@ from kmbench.store.catalogue import METRICS, STORED
 from kmbench.store.dataset import Results, open_results, write_parquet, write_run
 from kmbench.store.pack import pack
 from kmbench.store.schema import SCHEMA_VERSION, TABLES, arrow_schema, make_table, polars_schema
+from kmbench.store.seal import Damaged, unseal
 
 
 @pytest.fixture
@@ -200,6 +203,38 @@ def test_damaged_table_is_named_when_it_is_read(folder, table):
     assert str(file) in str(caught.value)
 
 
+def test_no_byte_can_change_without_being_noticed(tmp_path):
+    make_results.write(tmp_path, "none")
+    file = next((tmp_path / "ops").iterdir())
+    whole = file.read_bytes()
+    assert unseal(file, b"kmbench.table") == b"ops"
+    key = whole.index(b"\x18\x0dkmbench.crc32")
+    places = {*range(0, len(whole), 9), *range(key, key + 26), *range(len(whole) - 9, len(whole))}
+    for at in sorted(places):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            assert unseal(file, b"kmbench.table") is None  # not found: others read it through
+            assert key <= at < key + 17 or at >= len(whole) - 8
+        except Damaged:
+            pass
+    file.write_bytes(whole)
+    (digits,) = re.findall(rb"kmbench\.crc32\x18\x08([0-9a-f]{8})", whole)
+    assert int(digits, 16) == zlib.crc32(whole.replace(digits, b"00000000"))
+
+
+def test_files_of_other_writers_have_no_checksum_and_are_read_through(tmp_path):
+    make_results.write(tmp_path, "none")
+    file = next((tmp_path / "ops").iterdir())
+    before = open_results(tmp_path).ops.collect()
+    pq.write_table(pq.read_table(file), file)
+    assert unseal(file, b"kmbench.table") is None
+    assert open_results(tmp_path).ops.collect().equals(before)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:20] + b"\xff" * 20 + whole[40:])
+    with pytest.raises(UsageProblem, match="damaged"):
+        open_results(tmp_path).ops.collect()
+
+
 def test_missing_folder_and_file_for_folder(tmp_path):
     with pytest.raises(UsageProblem, match="no such folder"):
         open_results(tmp_path / "nowhere")
@@ -259,7 +294,7 @@ def test_packed_runs_read_as_before_and_have_the_same_bytes(folder, tmp_path):
     for table in TABLES:
         file = tmp_path / "a" / table / "all.parquet"
         assert file.read_bytes() == (tmp_path / "b" / table / "all.parquet").read_bytes(), table
-        assert pq.read_schema(file).metadata == arrow_schema(table).metadata
+        assert pq.read_schema(file).metadata.items() >= arrow_schema(table).metadata.items()
         columns = [name for name in arrow_schema(table).names if name != "run_id"]
         text = pl.all().cast(pl.String)
         before = getattr(results, table).select(columns).collect().select(text).sort(pl.all())

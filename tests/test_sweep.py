@@ -20,9 +20,11 @@ from kmbench.errors import UsageProblem
 from kmbench.sweep.filters import Filter
 from kmbench.sweep.grid import load_grid
 from kmbench.sweep.plan import plan_sweep, settle_code
+from kmbench.unused import refuse_unused
 
 ROOT = Path(__file__).parent.parent
 SPREAD = ROOT / "workloads" / "waste" / "spread.toml"
+CHURN = ROOT / "workloads" / "recorded" / "churn.toml"
 PLUGINS = kmbench.load_plugins()
 GRID = """
 strategies = ["none", "costa-2012"]
@@ -40,7 +42,8 @@ filters = ["workload.groups < 9 or workload.objects == 2"]
 def write_grid(folder: Path, text: str = GRID) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "grid.toml"
-    path.write_text(f"scenario = {str(SPREAD)!r}\n{textwrap.dedent(text)}")
+    text = textwrap.dedent(text)
+    path.write_text(text if "scenario =" in text else f"scenario = {str(SPREAD)!r}\n{text}")
     return path
 
 
@@ -108,6 +111,11 @@ BAD_GRIDS = {
         "strategies = ['none']\n[product]\n'strategies.costa-2012.independent' = [true]",
         "strategies.costa-2012.independent is not used",
     ),
+    "its machine": (
+        f"scenario = {str(CHURN)!r}\n[product]\n'machine.cpus' = [1, 2]",
+        "workload replay: machine.cpus is not used: it brings its own machine",
+    ),
+    "its name": ("[product]\nname = ['a', 'b']", "name: no run depends on it"),
     "its parameter": (
         "strategies = ['costa-2012']\n[product]\n'strategies.costa-2012.indep' = [true]",
         "did you mean 'independent'?",
@@ -135,6 +143,17 @@ def test_a_bad_grid_is_one_line_and_code_2(tmp_path, capsys, name):
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_a_key_that_a_run_looks_at_is_taken():
+    keys = ["machine.cpus", "machine.nodes", "machine.memory", "machine.page_size", "era"]
+    for path in (SPREAD, ROOT / "workloads" / "churn" / "short_lives.toml"):
+        refuse_unused(kmbench.load_scenario(path), keys, PLUGINS)
+    slab = kmbench.load_scenario(CHURN, {"allocator": "slab"})
+    refuse_unused(slab, ["era"], PLUGINS)
+    for key in keys[:4]:
+        with pytest.raises(UsageProblem, match=f"{key} is not used"):
+            refuse_unused(slab, [key], PLUGINS)
 
 
 @pytest.mark.parametrize(

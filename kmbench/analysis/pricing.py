@@ -17,12 +17,16 @@ import polars as pl
 from kmbench.hardware.profile import Profile
 from kmbench.store.schema import LINE_VECTOR, VECTOR
 
-__all__ = ["PRICED", "closed_loop", "fetch_ns", "near_ns", "price", "price_runs"]
+__all__ = ["PRICED", "PRICED_FROM", "closed_loop", "fetch_ns", "near_ns", "price", "price_runs"]
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
 ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
+PRICED_FROM = (
+    "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "hot_line_writes"
+)  # fmt: skip
+"""Columns of ``runs`` that these are worked out from, beside the table ``ops``."""
 TINY_NS = 1e-9
 
 
@@ -58,8 +62,7 @@ def price(ops: pl.LazyFrame, profile: Profile) -> pl.LazyFrame:
 def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.DataFrame:
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
-    `runs` needs ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``, ``think_ns``
-    and ``hot_line_writes``; `ops` is the table of the same runs.
+    `runs` needs the columns :data:`PRICED_FROM`; `ops` is the table of the same runs.
     """
     prices = price(ops, profile).collect()
     by_run: dict[str, dict[str, tuple[float, float]]] = {}

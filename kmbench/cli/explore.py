@@ -49,12 +49,15 @@ def command(
     from kmbench.sweep.explore import AXES, Space, judge, search
     from kmbench.sweep.plan import finished
     from kmbench.sweep.work import Order
+    from kmbench.unused import refuse_unused
 
     files = tuple(str(Path(file).resolve()) for file in files)
     plugins = load_plugins(files)
     warn_failed(plugins)
     paths, chosen = find_scenarios(scenarios), parse_settings(settings)
     loaded = [load_scenario(path.resolve(), chosen) for path in paths]
+    for scenario in loaded:
+        refuse_unused(scenario, chosen, plugins)
     space = Space(plugins, names)
     where, failed = Path(out).resolve(), {}
 

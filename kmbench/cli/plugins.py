@@ -61,19 +61,27 @@ def costs(files: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("check")
-@click.argument("names", nargs=-1, required=True, metavar="STRATEGY...")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--all", "everything", is_flag=True, help="Everything that plugins register.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
 @click.option("--check", "checks", multiple=True, metavar="CHECK", help="Only this check.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="A parameter of a workload or shrinker.")  # fmt: skip
 @json_option
 @click.pass_context
-def check(ctx, names, files, checks, as_json: bool) -> None:
-    """Run the conformance checks on strategies; exit code 1 when one fails.
+def check(ctx, names, everything, files, checks, settings, as_json: bool) -> None:
+    """Check strategies, workloads, shrinkers and executors; exit code 1 when one fails.
 
-    What fails is told with the hook, the file and the line.
+    What fails is told with the hook, the file and the line.  Which checks a strategy gets depends
+    on the hooks that it has; the others are listed as not declared.
     """
-    from kmbench.testing import CHECKS, check_strategies
+    from kmbench.cli.output import parse_settings
+    from kmbench.errors import UsageProblem
+    from kmbench.testing import KINDS, check_plugins
 
-    findings = check_strategies(names, files, checks)
+    if bool(names) == everything:
+        raise UsageProblem("plugins check: expected names, or --all")
+    findings = check_plugins(names, files, checks, parse_settings(settings))
     if as_json:
         from kmbench.analysis.tables import as_json as json_text
 
@@ -81,9 +89,9 @@ def check(ctx, names, files, checks, as_json: bool) -> None:
     else:
         lines = []
         for finding in findings:
-            verdict = "ok  " if finding.ok else "FAIL"
-            words = CHECKS[finding.check] if finding.ok else finding.message
-            lines.append(f"{verdict} {finding.strategy:<16} {finding.check:<14} {words}")
+            verdict = "FAIL" if not finding.ok else "ok  " if finding.declared else "-   "
+            words = finding.message or KINDS[finding.kind][finding.check]
+            lines.append(f"{verdict} {finding.name:<16} {finding.check:<14} {words}")
         text = "\n".join(lines)
     emit(f"{text}\n".encode(), None)
     if not all(finding.ok for finding in findings):

@@ -102,6 +102,7 @@ def command(
     from kmbench.plugins import load_plugins
     from kmbench.runs import run
     from kmbench.scenario import load_scenario
+    from kmbench.unused import refuse_unused
 
     chosen = parse_settings(settings)
     variants = [chosen | {"allocator": name} for name in dict.fromkeys(allocators)] or [chosen]
@@ -116,6 +117,8 @@ def command(
     ]
     for name in strategies:
         plugins.strategy(name)
+    for scenario in loaded:
+        refuse_unused(scenario, chosen, plugins)
     results, failed = [], []
     for scenario in loaded:
         try:

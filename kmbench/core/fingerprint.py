@@ -28,13 +28,13 @@ def plain(func: Callable) -> Callable:
 class _Walk:
     def __init__(self) -> None:
         self.seen: dict[int, int] = {}
-        self.hash = hashlib.sha256()
+        self.content = bytearray()
 
     def put(self, *parts: object) -> None:
         for part in parts:
             data = part if isinstance(part, bytes) else repr(part).encode()
-            self.hash.update(len(data).to_bytes(8, "little"))
-            self.hash.update(data)
+            self.content += len(data).to_bytes(8, "little")
+            self.content += data
 
     def function(self, func: Callable) -> None:
         options = sorted(func.targetoptions.items()) if isinstance(func, Dispatcher) else ()
@@ -134,4 +134,4 @@ def fingerprint(functions: Iterable[Callable], *extra: object) -> str:
     for func in functions:
         walk.function(func)
     walk.put(*extra)
-    return walk.hash.hexdigest()[:32]
+    return hashlib.sha256(walk.content).hexdigest()[:32]

@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ class Profile:
         """The cost of :data:`COSTS` in ns."""
         return self.costs[cost].ns
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Name and content hash: two machines never share one."""
         content = [self.cpus, self.nodes, self.threads_per_core, self.page_size, self.memory]
@@ -128,6 +129,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True)  # of these types JSON is TOML
 
 
+@cache
 def profile_names() -> list[str]:
     """Names of the profiles that come with kmbench."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
@@ -138,17 +140,26 @@ def load_profile(name: str | Path, folder: str | Path = ".") -> Profile:
 
     Raises UsageProblem naming the file, the field and what was expected.
     """
-    known = profile_names()
-    if str(name) in known:
-        path = _FOLDER / f"{name}.toml"
-    elif str(name).endswith(".toml"):
+    if str(name).endswith(".toml"):
         path = Path(folder, name)
+    elif str(name) in profile_names():
+        path = _FOLDER / f"{name}.toml"
     else:
-        raise unknown("hardware profile", str(name), known)
+        raise unknown("hardware profile", str(name), profile_names())
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        stamp = path.stat()
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such hardware profile") from None
+    except (OSError, ValueError) as error:
+        raise UsageProblem(f"{path}: cannot be read: {error}") from None
+    return _read_profile(path, (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
+
+
+@lru_cache(maxsize=16)
+def _read_profile(path: Path, stamp: tuple[int, ...]) -> Profile:
+    """The profile in a file; `stamp` changes with the file.  A sweep asks for it with every run."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageProblem(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

@@ -3,6 +3,7 @@
 Layout: ``DIR/<table>/<run_id>.parquet``.  Every file is written under a temporary name in its own
 folder, synced and renamed; ``runs/<run_id>.parquet`` comes last and proves the run complete.
 Readers start from ``runs``, so a writer killed at any moment leaves nothing that they would see.
+Every file has a checksum (:mod:`kmbench.store.seal`) and is checked before its table is scanned.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kmbench.store.schema import (
     make_table,
     polars_schema,
 )
+from kmbench.store.seal import Damaged, sealed, unseal
 
 __all__ = ["Results", "Run", "open_results", "write_run", "write_runs"]
 
@@ -119,9 +121,9 @@ def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
                 # hundred rows, compression saves no bytes and takes two thirds of the time
                 many = content.num_rows > 1
                 codec = "zstd" if content.num_rows >= COMPRESSED_ROWS else "none"
-                pq.write_table(
-                    content, file, compression=codec, use_dictionary=many, write_statistics=many
-                )
+                file.write(sealed(
+                    content, compression=codec, use_dictionary=many, write_statistics=many
+                ))  # fmt: skip
                 file.flush()
                 os.fsync(file.fileno())
         for (path, _), partial in zip(part, temporary, strict=True):
@@ -184,24 +186,21 @@ def _stems(folder: Path) -> set[str]:
 
 
 def check_file(path: Path) -> None:
-    """Raise :class:`UsageProblem` naming ``path`` unless it is a Parquet file we can read."""
+    """Raise :class:`UsageProblem` naming ``path`` unless it is a Parquet file we can read.
+
+    What has no checksum is read through once: older files, and those of other writers.
+    """
     try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-            file.seek(0, os.SEEK_END)
-            size = file.tell()
-            file.seek(max(0, size - 4))
-            tail = file.read(4)
-        if head != MAGIC:
-            raise UsageProblem(f"{path}: not a Parquet file")
-        if tail != MAGIC or size < 12:
-            raise UsageProblem(f"{path}: cut short")
-        version = (pq.read_schema(path).metadata or {}).get(VERSION_KEY)
+        version = unseal(path, VERSION_KEY)
+        if version is None:
+            version = _read_through(path)
+    except Damaged:
+        raise UsageProblem(f"{path}: {_damage(path)}") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         # an OSError that Arrow made up has no strerror
         why = getattr(error, "strerror", None) or "damaged Parquet file"
         raise UsageProblem(f"{path}: {why}") from error
-    if version is None:
+    if not version:
         raise UsageProblem(f"{path}: a Parquet file, but not one of kmbench")
     if not version.isdigit():
         raise UsageProblem(f"{path}: damaged Parquet file")
@@ -210,6 +209,26 @@ def check_file(path: Path) -> None:
             f"{path}: written by a newer kmbench (schema {int(version)}; this one reads up to "
             f"{SCHEMA_VERSION})"
         )
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a damaged file, in words."""
+    with open(path, "rb") as file:
+        if file.read(4) != MAGIC:
+            return "not a Parquet file"
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 4))
+        if file.read(4) != MAGIC or size < 12:
+            return "cut short"
+    return "damaged Parquet file"
+
+
+def _read_through(path: Path) -> bytes:
+    """Read the whole of ``path``; its version, empty if it has none."""
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches():
+            batch.validate(full=True)
+        return (parquet.schema_arrow.metadata or {}).get(VERSION_KEY, b"")
 
 
 class Results:
@@ -268,6 +287,9 @@ class Results:
         schema = polars_schema(table)
         if not files:
             return pl.LazyFrame(schema=schema)
+        if table != "runs":  # those were checked when the dataset was opened
+            for file in files:
+                check_file(file)
         frame = pl.scan_parquet(
             files, schema=schema, missing_columns="insert", extra_columns="ignore", glob=False
         )
@@ -286,7 +308,7 @@ class Results:
         except (*UNREADABLE, OSError, UnicodeDecodeError) as error:
             for table in TABLES:
                 for file in self._files(table):
-                    _read_through(file)
+                    check_file(file)
             raise UsageProblem(f"{self.path}: cannot be read: {error}") from error
 
     def run_ids(self) -> list[str]:
@@ -337,14 +359,3 @@ class Run(Results):
         """The row of ``runs``, by column name."""
         with self.reading():
             return self.runs.collect().row(0, named=True)
-
-
-def _read_through(file: Path) -> None:
-    """Read the whole of ``file``; :class:`UsageProblem` names it when that fails."""
-    check_file(file)
-    try:
-        with pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches():
-                batch.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UsageProblem(f"{file}: damaged Parquet file") from error

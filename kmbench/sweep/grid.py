@@ -3,10 +3,11 @@
     scenario = "spread.toml"            # or a list; from the grid file's folder
     strategies = ["none", "linux-6.18"] # default: the scenario's, else all
     seeds = 3
-    filters = ["workload.groups * workload.objects <= 100000"]
+    filters = ["workload.groups * machine.cpus <= 2000"]
 
     [product]                           # every combination
     "workload.groups" = [10, 100, 1000]
+    "machine.cpus" = [1, 2, 4]
     "strategies.costa-2012.independent" = [true, false]
 
     [zip]                               # taken together, first with first
@@ -180,6 +181,8 @@ def _axes(path: Path, content: Mapping[str, Any], table: str) -> dict[str, list]
         if not isinstance(values, list) or not values:
             hint = "; quote a dotted key" if isinstance(values, dict) else ""
             raise UsageProblem(f"{path}: {table}: {key}: expected a list of values{hint}")
+        if key in ("name", "description", "published"):
+            raise UsageProblem(f"{path}: {table}: {key}: no run depends on it")
         if key == "seed":
             raise UsageProblem(f"{path}: {table}: seed: use `seeds`, how many a point has")
         try:

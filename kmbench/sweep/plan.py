@@ -23,6 +23,7 @@ from kmbench.plugins import Plugins
 from kmbench.scenario import Scenario
 from kmbench.store.dataset import open_results
 from kmbench.sweep.grid import Grid
+from kmbench.unused import refuse_unused
 
 __all__ = ["Job", "Sweep", "code_of", "finished", "plan_sweep", "settle_code"]
 
@@ -69,7 +70,12 @@ def plan_sweep(grid: Grid, plugins: Plugins) -> Sweep:
     known: set[str] = set()
     jobs, strategies, workloads, versions = [], {}, {}, {}
     seconds = 0.0
+    checked: set[tuple[str, str]] = set()
     for point in grid.points(tuple(sorted(plugins.strategies))):
+        kind = (point.scenario.name, point.scenario.workload)
+        if kind not in checked:
+            checked.add(kind)
+            refuse_unused(point.scenario, point.values, plugins)
         plans = runs.make_plans(point.scenario, point.strategies, plugins)
         for plan in plans:
             strategies[plan.strategy.name] = workloads[point.scenario.workload] = None

@@ -80,6 +80,7 @@ def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
     _check_code(order.files, order.code)
     reports: list[Report] = []
     held: list[tuple] = []
+    held_bytes = 0
     for job in jobs:
         plans = make_plans(job.scenario, job.strategies, plugins)
         for plan, run_id in zip(plans, job.run_ids, strict=True):
@@ -89,17 +90,14 @@ def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
                 )
             stored, error, seconds = _attempt(plan, order)
             held.append(stored)
+            held_bytes += sum(table.nbytes for table in stored[1].values())
             reports.append(Report(run_id, error, seconds, stored if order.stream else None))
-            if not order.stream and _size(held) > HELD_BYTES:
+            if not order.stream and held_bytes > HELD_BYTES:
                 write_runs(order.out, held)
-                held = []
+                held, held_bytes = [], 0
     if held and not order.stream:
         write_runs(order.out, held)
     return reports
-
-
-def _size(held: list[tuple]) -> int:
-    return sum(table.nbytes for _, tables, _ in held for table in tables.values())
 
 
 def _attempt(plan: Plan, order: Order) -> tuple[tuple, str, float]:

@@ -27,6 +27,7 @@ from kmbench.errors import KmbenchError
 from kmbench.plugins import load_plugins
 from kmbench.simulate import Simulation
 from kmbench.strategy import Strategy
+from kmbench.testing.capabilities import Limits, promised
 from kmbench.testing.stream import SETUP, events
 
 NR_EVENTS = 1200
@@ -108,8 +109,9 @@ class Watch:
         if name == "select":
             caches = int(S.k["nr_caches"][0])
             fits = -NR_CAUSES < answer < caches
-            if fits and answer > 0 and S.cache["root"][answer] != arguments[2]:
-                fits = False
+            if fits and answer > 0 and answer != arguments[2]:
+                fits = S.cache["root"][answer] == arguments[2]
+                self._copy(place, S, int(answer), int(arguments[1]))
             expected = f"cache {arguments[2]}, a copy of it, or -CAUSE_*"
         else:
             groups = int(S.k["nr_groups"][0])
@@ -117,6 +119,16 @@ class Watch:
             expected = f"a group below {groups}, 0, -CAUSE_* or NOMEM"
         if not fits:
             self.tell("rows", f"{place}: returns {answer}; expected {expected}")
+
+    def _copy(self, place: str, S, copy: int, memcg: int) -> None:
+        owner = int(S.cache["memcg"][copy])
+        at = memcg
+        while at and at != owner:
+            at = int(S.memcg["parent"][at])
+        if owner and not at:
+            self.tell(
+                "copies", f"{place}: an object of group {memcg} comes from a copy of group {owner}"
+            )
 
     def raised(self, error: Exception, strategy: Strategy) -> None:
         """Say which hook and line raised."""
@@ -156,29 +168,41 @@ def conservation(S) -> str:
     return ""
 
 
+def watched(strategy: Strategy, watch: Watch | None = None) -> tuple[Simulation, Watch]:
+    """A simulation of the kit's machine with every hook watched and every index checked."""
+    watch = watch or Watch(strategy)
+    simulation = Simulation(SETUP, strategy)
+    simulation.S, simulation.P = (
+        type(tables)(*(t.view(Rows) if isinstance(t, np.ndarray) else t for t in tables))
+        for tables in (simulation.S, simulation.P)
+    )
+    for name, hook in strategy.hooks.items():
+        setattr(simulation.engine.hooks, name, watch.hook(name, plain(hook)))
+    return simulation, watch
+
+
 def observe_plain(strategy: Strategy) -> dict:
     """Every hook watched, on the stream of the kit; ends at the first exception."""
     watch = Watch(strategy)
     digests: list[str] = []
     ran: list[list[str]] = []
-    complete = False
+    complete, limits = False, Limits()
     try:
-        simulation = Simulation(SETUP, strategy)
-        simulation.S, simulation.P = (
-            type(tables)(*(t.view(Rows) if isinstance(t, np.ndarray) else t for t in tables))
-            for tables in (simulation.S, simulation.P)
-        )
-        for name, hook in strategy.hooks.items():
-            setattr(simulation.engine.hooks, name, watch.hook(name, plain(hook)))
+        simulation, _ = watched(strategy, watch)
         stream = events(NR_EVENTS)
         for i in range(len(stream)):
             watch.ran = []
+            limits.before(simulation.S)
             simulation.feed(stream[i : i + 1])
+            limits.after(simulation.S, _places(watch, sorted(set(watch.ran))))
             digests.append(tables_digest(simulation.S, simulation.P))
             ran.append(sorted(set(watch.ran)))
             if wrong := conservation(simulation.S):
                 watch.tell("conservation", f"{_places(watch, ran[-1])}: after event {i}, {wrong}")
+        if wrong := limits.verdict(simulation.S):
+            watch.tell("limits", wrong)
         _teardown(simulation, watch)
+        watch.problems += promised(strategy, watched)
         complete = True
     except KmbenchError as error:
         watch.tell("plain", str(error))
@@ -209,6 +233,11 @@ def _teardown(simulation: Simulation, watch: Watch) -> None:
         watch.tell(
             "leak",
             f"{pages} pages stay charged after everything is gone: {'; '.join(parts) or 'no hook'}",
+        )
+    waiting = int(S.k["work_tail"][0] - S.k["work_head"][0])
+    if waiting and "run_work" in watch.places:
+        watch.tell(
+            "work", f"{watch.places['run_work']}: {waiting} work items still wait at the end"
         )
     left = int(S.k["metadata"][0])
     if left:

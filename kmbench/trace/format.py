@@ -173,7 +173,7 @@ class TraceFile:
         for group in range(self._file.num_row_groups):
             try:
                 table = self._file.read_row_group(group, columns=list(EVENT.names))
-            except (pa.ArrowException, OSError) as err:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
                 reason = str(err).splitlines()[0]
                 raise UsageProblem(
                     f"{self.path}: row group {group} is damaged ({reason})"

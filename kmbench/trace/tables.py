@@ -25,10 +25,12 @@ def _matches(kind: pa.DataType, wanted: str) -> bool:
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file.  Raises UsageProblem when it is missing, truncated or something else."""
     try:
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
+        file.schema_arrow  # noqa: B018 - decodes names, which damage can make no text
+        return file
     except FileNotFoundError:
         raise UsageProblem(f"{path}: no such file; expected a Parquet file") from None
-    except (pa.ArrowException, OSError) as err:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
         reason = str(err).splitlines()[0]
         raise UsageProblem(f"{path}: not a complete Parquet file ({reason})") from None
 
@@ -50,7 +52,7 @@ def read_table(path: Path, columns: dict[str, str]) -> pa.Table:
         check_columns(path, file.schema_arrow, columns)
         try:
             return file.read(columns=list(columns))
-        except (pa.ArrowException, OSError) as err:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
             reason = str(err).splitlines()[0]
             raise UsageProblem(
                 f"{path}: damaged data ({reason}); expected a Parquet file"
