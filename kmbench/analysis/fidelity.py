@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from kmbench.analysis.picture import Curve, text_chart
-from kmbench.analysis.tables import Column, Grid, as_text
+from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 
 if TYPE_CHECKING:
     from kmbench.trace.validate import Validation
@@ -162,7 +163,8 @@ def live_text(validation: Validation) -> str:
     unseen = ", ".join(f"{row.cache} {row.unseen:+,}" for row in counts if row.unseen)
     parts = []
     if unseen:
-        parts.append(f"live objects that the recording itself misses: {unseen}")
+        line = f"live objects that the recording itself misses: {unseen}"
+        parts += wrap(line, WIDTH, subsequent_indent="  ")
     columns = [Column("live at the end", left=True), Column("predicted"), Column("kernel"),
                Column("recorded")]  # fmt: skip
     rows = [
