@@ -105,7 +105,9 @@ def read_capture(folder: str | Path) -> Capture:
     unseen = untraced_allocations(
         folder, initial.slabs, caches, stream.raw, cpus, stream.keys, dump_times[1] - 1
     )
-    raw, role = merge(stream.raw, stream.role, [unseen])
+    raw, role = stream.raw, stream.role
+    if len(unseen):
+        raw, role = merge(raw, role, [unseen])
     events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)

@@ -62,12 +62,15 @@ def untraced_allocations(
             return np.zeros(0, EVENT)
     snaps = read_arrays(path, dict.fromkeys(columns, "i"))
     times = snaps["t_sysfs"][snaps["t_sysfs"] >= 0]
-    traced = events[events["op"] <= FREE]
-    if not len(times) or not len(traced):
+    if not len(times):
         return np.zeros(0, EVENT)
     first = times.min()
-    busy = int(traced["cpu"][0])
-    traced = set(traced["cache"][traced["t"] <= first].tolist())
+    events = events[: np.searchsorted(events["t"], first, "right")]
+    events = events[events["op"] <= FREE]
+    if not len(events):
+        return np.zeros(0, EVENT)
+    busy = int(events["cpu"][0])
+    traced = set(events["cache"].tolist())
     rows = []
     for at in np.flatnonzero(snaps["t_sysfs"] == first):
         row = int(snaps["cache"][at]) + 1
