@@ -19,6 +19,7 @@ from kmbench.core.events import (
     SAMPLE,
     SHRINK,
 )
+from kmbench.core.grow import grow
 from kmbench.core.load import load_initial
 from kmbench.core.loop import engine
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS, TOTAL_COLUMNS
@@ -77,6 +78,8 @@ class Simulation:
     ):
         check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
+        if strategy.growth:
+            setup = grow(setup, strategy.growth(setup, parameters))
         self.setup = setup
         self.strategy = strategy
         accounting = strategy.accounting(parameters)
