@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kmbench.core.build import Accounting
+from kmbench.core.charge import reclaim_group
 from kmbench.core.events import (
     CTX_DYING,
     CTX_INTERRUPT,
@@ -21,7 +22,7 @@ from kmbench.core.events import (
 from kmbench.core.groups import css_gone
 from kmbench.core.memcg import counter_charge, refill_stock
 
-__all__ = ["MEASURED", "ROWS", "Fact", "accounting_facts", "words"]
+__all__ = ["MEASURED", "ROWS", "Fact", "accounting_facts", "limit_reclaim", "words"]
 
 ROWS = {
     "selection": "what is accounted",
@@ -36,6 +37,8 @@ ROWS = {
     "counters": "counters, in order",
     "counter_kind": "a level of a counter",
     "limit": "over a limit",
+    "limit_reclaim": "a kernel charge over it reclaims",
+    "user_reclaim": "a user page over it reclaims",
     "stock": "page stock",
     "byte_stock": "byte stock",
     "deletion": "removed group",
@@ -72,6 +75,25 @@ def words(bits: int) -> str:
     return ", ".join(name for bit, name in _BITS.items() if bits & bit) or "none"
 
 
+def limit_reclaim(
+    accounting: Accounting, by_memory: bool, kmem_limit: bool = True
+) -> dict[str, Fact]:
+    """What a charge of kernel memory does before it fails, where the run models reclaim.
+
+    `by_memory`: it is charged to the memory counter, not to one of its own alone; `kmem_limit`:
+    also to a kmem counter whose limit counts.
+    """
+    if not by_memory:
+        return {"limit_reclaim": Fact("nothing", counter_charge)}
+    kmem = "; at the kmem limit nothing" if kmem_limit else ""
+    text = f"at the memory limit {_reclaimed(accounting)}{kmem}"
+    return {"limit_reclaim": Fact(text, reclaim_group)}
+
+
+def _reclaimed(accounting: Accounting) -> str:
+    return "user pages, slab objects" if accounting.slab_reclaim else "user pages"
+
+
 def accounting_facts(accounting: Accounting) -> dict[str, Fact]:
     """What the host does for a strategy that asks for this."""
     slots, batch = accounting.stock_slots, accounting.stock_batch
@@ -87,6 +109,7 @@ def accounting_facts(accounting: Accounting) -> dict[str, Fact]:
             else "none",
             refill_stock,
         ),
+        "user_reclaim": Fact(_reclaimed(accounting), reclaim_group),
         "ids": Fact(
             "kept while anything pins the group"
             if accounting.zombies_hold_ids

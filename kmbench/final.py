@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kmbench.core.access import BUCKETS, PHASES
+from kmbench.core.access import BUCKETS, PHASES, USERS
 from kmbench.core.state import BY_CACHE, OFFLINE, UNLIMITED, State
 from kmbench.removed import dead_caches, left_behind
 
@@ -10,7 +10,7 @@ __all__ = ["final_figures", "percentile"]
 
 
 def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4 and Z5 by name, of a state before its teardown."""
+    """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4, Z5 and, with reclaim, more; before teardown."""
     k = S.k[0]
     page = int(k["page_size"])
     return {
@@ -66,6 +66,7 @@ def reclaim_figures(S: State) -> dict[str, float | None]:
         "oom_wrong_kills": float(vm["wrong_kills"]),
         "reclaim_stalls": float(vm["stalls"]),
         "stall_time": vm["stall_ns"] / 1e9,
+        "shared_bytes": shared_bytes(S),
         **{name: float(S.U.figure[0][name]) for name in figures},
         **isolation(S, vm["victim"]),
     }
@@ -99,14 +100,43 @@ def overshoot_share(S: State) -> float | None:
     return float((limited["overshoot"] / limited["limit"]).max()) if len(limited) else None
 
 
+def billed_objects(S: State, handles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(cache rows, groups billed, 0 for nobody) of live objects."""
+    objects = S.obj[handles]
+    cache = S.slab["cache"][objects["slab"]]
+    by_cache = objects["billed"] == BY_CACHE
+    payer = np.where(by_cache, S.cache["pays"][cache], np.maximum(objects["billed"], 0))
+    return cache, payer
+
+
+def shared_bytes(S: State) -> float:
+    """Of cached objects that several groups use: what the one that pays does for the others.
+
+    An inode's users are those of its dentry while that is there.
+    """
+    handles = np.flatnonzero((S.item["known"] > 0) & (S.obj["slab"][: len(S.item)] > 0))
+    users = S.item["users"].astype(np.int64)
+    offset = int(S.vm["inode_offset"][0])
+    if offset:
+        users[offset : 2 * offset] |= users[:offset]
+    cache, payer = billed_objects(S, handles)
+    owner = np.clip(S.obj["owner"][handles], 1, USERS).astype(np.int64)
+    users = users[handles] | 1 << owner - 1
+    count = np.zeros(len(handles), np.int64)
+    for bit in range(USERS):
+        count += users >> bit & 1
+    spent = S.cache["slot"][cache] * (1 - 1 / count)
+    return float(spent[payer > 0].sum())
+
+
 def misattributed(S: State) -> float:
     """Slot bytes of live objects billed to a group that is not their owner's, nor above it."""
     objects = S.obj[: int(S.k["nr_objects"][0])]
-    live = objects[(objects["slab"] > 0) & (objects["owner"] > 1) & (objects["billed"] > 0)]
-    cache = S.slab["cache"][live["slab"]]
-    payer = np.where(live["billed"] == BY_CACHE, S.cache["pays"][cache], 0)
-    direct = live["billed"] != BY_CACHE
-    payer[direct] = live["billed"][direct]
+    handles = np.flatnonzero(
+        (objects["slab"] > 0) & (objects["owner"] > 1) & (objects["billed"] > 0)
+    )
+    cache, payer = billed_objects(S, handles)
+    live = objects[handles]
     owner = live["owner"].astype(np.int64)
     right = payer <= 0  # billed to nobody: unaccounted, not misattributed
     while owner.any():

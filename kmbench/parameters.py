@@ -9,7 +9,8 @@ from kmbench.errors import UsageProblem, unknown
 
 @dataclass(frozen=True)
 class Parameter:
-    """A typed parameter: its type is the default's (int, float, bool, str or a list of str)."""
+    """A typed parameter: its type is the default's (int, float, bool, str, a list of str
+    or a table)."""
 
     name: str
     default: Any
@@ -28,7 +29,7 @@ class Parameter:
             value = float(value)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             names = {int: "a whole number", float: "a number", bool: "true or false",
-                     str: "a string", list: "a list of strings"}  # fmt: skip
+                     str: "a string", list: "a list of strings", dict: "a table"}  # fmt: skip
             raise UsageProblem(problem + names[wanted])
         if wanted is list and not all(isinstance(item, str) for item in value):
             raise UsageProblem(problem + "a list of strings")

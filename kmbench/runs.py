@@ -125,7 +125,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         )
         for s in chosen
     ]
-    workload = source.open(given, scenario.host())
+    workload = source.open(given, scenario.host()._replace(workloads=plugins.workloads))
     memory = make_memory(scenario, plugins)
     if workload.reclaims and memory is None:
         raise UsageProblem(f"{where}: needs a table [shrinkers] or [reclaim] in the scenario")

@@ -15,7 +15,7 @@ from kmbench.parameters import Parameter, parse_parameters
 from kmbench.published import Published, published_from
 from kmbench.workload import Host
 
-_TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+TIME = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _BYTES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 ALLOCATORS = ("slub", "slab")
 
@@ -132,7 +132,7 @@ class Scenario:
 
     def sample_ns(self) -> int:
         """Model time between samples in ns."""
-        return parse_quantity(self.sample_every, _TIME, f"{self.name}: sample_every")
+        return parse_quantity(self.sample_every, TIME, f"{self.name}: sample_every")
 
     def reclaim_values(self) -> Reclaim:
         """The parameters of reclaim."""

@@ -28,6 +28,7 @@ class Host(NamedTuple):
     era: str
     seed: int
     folder: str  # paths in the scenario are relative to this
+    workloads: Mapping[str, "Workload"] = {}  # noqa: RUF012  all that are registered, by name
 
 
 class OpenWorkload(NamedTuple):

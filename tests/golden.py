@@ -45,6 +45,43 @@ SLAB_LAYOUTS = (
     (4096, False, 64, 1, 0, True),
     (5952, False, 64, 1, 1, False),  # task_struct
 )
+# SLAB since 3.13, 3.15 and 4.6, worked out by hand from mm/slab.c of 3.13, 4.1 and 4.9
+# (cache_estimate, calculate_slab_order, set_objfreelist_slab_cache, set_off_slab_cache), pages of
+# 4 KiB: size, RECLAIM_ACCOUNT, alignment, whether a free object may be written (4.6); objects of a
+# slab, its order, bytes of management outside it
+SLAB_ERA_LAYOUTS = {
+    "3.13": (
+        (32, False, 32, True, 113, 0, 0),  # 4096 / 36; 113 indices of 4 bytes take 480
+        (64, False, 64, True, 60, 0, 0),  # 60 * 64 + 256 = 4096
+        (128, False, 64, True, 31, 0, 0),
+        (192, True, 8, True, 20, 0, 0),
+        (512, False, 64, True, 8, 0, 32),  # an eighth of a page: outside
+        (1024, False, 64, True, 4, 0, 16),
+    ),
+    "3.15": (
+        (32, False, 32, True, 124, 0, 0),  # 124 * 32 + 128 = 4096
+        (64, False, 64, True, 63, 0, 0),
+        (128, False, 64, True, 32, 0, 32),  # a 32nd of a page: outside
+        (192, True, 8, True, 21, 0, 0),  # 21 * 192 leave 64 bytes, the indices take 24 of them
+        (192, False, 64, True, 21, 0, 0),  # 64 of them
+        (256, False, 64, True, 16, 0, 16),
+        (1024, False, 64, True, 4, 0, 4),
+        (2112, False, 64, True, 3, 1, 0),  # one in a page would waste 48 %
+    ),
+    "4.6": (
+        (32, False, 32, True, 124, 0, 0),  # 128 indices are more than an object of 32 bytes
+        (64, False, 64, True, 64, 0, 0),  # 64 indices in a free object of 64
+        (64, False, 64, False, 63, 0, 0),  # outside they would take kmalloc-64
+        (96, False, 8, False, 42, 0, 0),  # kmalloc-64 is more than half an object
+        (128, False, 64, False, 32, 0, 32),
+        (192, True, 8, True, 21, 0, 0),
+        (256, False, 64, True, 16, 0, 0),
+        (256, False, 64, False, 16, 0, 16),
+        (1024, False, 64, False, 4, 0, 4),
+        (1128, True, 8, False, 3, 0, 0),
+        (2112, False, 64, False, 3, 1, 0),  # what three leave holds their indices
+    ),
+}
 # size: limit, batchcount, sharedfactor
 SLAB_TUNABLES = {
     192: (120, 60, 8), 256: (120, 60, 8), 512: (54, 27, 8), 1024: (54, 27, 8), 2112: (24, 12, 8),

@@ -218,6 +218,10 @@ def observe_reclaim(simulation) -> dict:
             if stat[name]
         },
         "pins": {handle: int(S.item[handle]["pins"]) for handle in live},
+        "users": {
+            handle: {bit + 1 for bit in range(16) if S.item[handle]["users"] >> bit & 1}
+            for handle in live
+        },
         "kswapd": (
             None if vm["kswapd_due"] == UNLIMITED else int(vm["kswapd_due"]),
             int(vm["kswapd_failures"]),

@@ -204,6 +204,16 @@ def to_slab(setup: Setup, events: np.ndarray, seed: int) -> tuple[Setup, np.ndar
     return setup._replace(caches=tuple(caches)), events
 
 
+def then_freed(events: np.ndarray, cpus: int) -> np.ndarray:
+    """The stream and then a free of everything it allocated, on CPUs in turn: lists fill up."""
+    made = events[events["op"] == ev.ALLOC]
+    frees = made.copy()
+    frees["op"], frees["gfp"], frees["cache"], frees["arg"] = ev.FREE, 0, 0, 0
+    frees["t"] = events["t"][-1] if len(events) else 0
+    frees["cpu"] = np.arange(len(frees)) // 8 % cpus
+    return np.concatenate([events, frees])
+
+
 # -- events --------------------------------------------------------------------------------
 
 FREE_OF = {ev.ALLOC: ev.FREE, ev.PAGE_ALLOC: ev.PAGE_FREE, ev.PERCPU_ALLOC: ev.PERCPU_FREE}

@@ -109,3 +109,23 @@ def test_drawn_streams(case, part, plugins):
     setup, events = case
     for name, parameters in streams.STRATEGIES[part::PARTS]:
         assert_equal_on(setup, events, name, parameters, 0, plugins)
+
+
+# one of each kind: no copies, eager ones that are chained, ones made late that die or linger
+ON_SLAB = ("none", "costa-2012", "souhlal-2012-v1", "linux-3.8", "linux-5.3", "linux-6.18")
+
+
+@settings(
+    max_examples=60 if JIT else 3, deadline=None, derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(
+    case=streams.cases(max_events=90), shape=st.integers(0, 2**16),
+    first=st.integers(0, len(ON_SLAB) - 1),
+)  # fmt: skip
+def test_drawn_streams_on_slab(case, shape, first, plugins):
+    setup, events = streams.to_slab(*case, shape)
+    events = streams.then_freed(events, setup.machine.cpus)
+    for name in (ON_SLAB[first], ON_SLAB[(first + 1) % len(ON_SLAB)]):
+        parameters = next(given for known, given in streams.STRATEGIES if known == name)
+        assert_equal_on(setup, events, name, parameters, 0, plugins)

@@ -11,8 +11,12 @@ import design_run
 import kmbench
 from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
 from kmbench.core import events as ev
+from kmbench.core.setup import GroupSpec, Machine, Setup
+from kmbench.core.vm import Reclaim
 from kmbench.fastpath import fast_path, spoken
 from kmbench.final import final_figures
+from kmbench.memory import Memory
+from reference import Reference
 
 COPIES_LATE = (
     "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012", "linux-3.8", "linux-4.5", "linux-5.3",
@@ -97,6 +101,14 @@ def test_owner(name):
     run.event(ev.ATTACH, task=7, arg=3, memcg=4)  # its owner follows
     run.alloc(1, memcg=4, task=7)
     assert run.S.memcg["billed_slab"][4] == (2 if by_mm else 4) * 4096
+    run.event(ev.ATTACH, task=9, arg=1, memcg=4, cache=1)  # the owner is in the root group
+    run.alloc(3, memcg=4, task=9)
+    assert run.unaccounted(ev.CAUSE_MM_OWNER) == (3 if by_mm else 0)
+    run.event(ev.ATTACH, task=9, arg=3, memcg=4, cache=1)  # in a group that is then removed
+    run.event(ev.CG_OFFLINE, memcg=3)
+    run.alloc(1, memcg=4, task=9)
+    assert run.S.memcg["billed_slab"][4] == (3 if by_mm else 8) * 4096
+    assert run.unaccounted(ev.CAUSE_MM_OWNER) == (3 if by_mm else 0)
 
 
 @of_every_design
@@ -268,6 +280,60 @@ def test_limit(name):
         "linux-6.18": {"nofail", "memalloc", "atomic"},
     }
     assert over == wanted.get(name, {"nofail", "dying", "memalloc"})
+
+
+def reclaimed(name, over_memory, user):
+    """What a group's charge over a limit has reclaimed: of user pages and slab objects, which.
+
+    The reference model runs; the core equals it (test_reclaim_equals_reference.py).
+    """
+    flags = ev.SLAB_ACCOUNT | ev.SLAB_RECLAIM_ACCOUNT
+    groups = (GroupSpec("/", 0), GroupSpec("g"))
+    machine = Machine(1, memory_pages=2000)
+    setup = Setup(machine, "4.19", (slabs_of(2, flags=flags),), groups, 400)
+    parameters = {"caches": ["dentry"]} if name == "tcp-memcontrol" else {}
+    memory = Memory(Reclaim(), PLUGINS.shrinker("dentry-inode"), {})
+    model = Reference(setup, name, parameters, 1, memory)
+    t = 0
+
+    def event(op, **fields):
+        record = np.zeros(1, ev.EVENT)
+        record["op"], record["t"], record["memcg"], record["gfp"] = op, t, 2, ACCOUNT
+        for field, value in fields.items():
+            record[field] = value
+        model.step(record[0])
+
+    event(ev.ALLOC, obj=300, cache=1)
+    t += 10 * MS
+    for obj in range(1, 41):
+        event(ev.ACCESS, obj=obj, cache=1)
+    event(ev.USER_ALLOC, cache=0, arg=20)
+    group = model.groups[2]
+    which, counter = (0, group.memory) if over_memory else (1, group.kmem)
+    event(ev.LIMIT_WRITE, cache=which, arg=counter.usage + 1)
+    if user:
+        event(ev.USER_ALLOC, cache=0, arg=80)
+    else:
+        for obj in range(100, 260):
+            event(ev.ALLOC, obj=obj, cache=1)
+    kinds = {"scanned_pages": "user pages", "scanned_objects": "slab objects"}
+    return {kinds[key] for key in kinds if model.vm.counts[key]}
+
+
+BOTH, USER = {"user pages", "slab objects"}, {"user pages"}
+LATER = ("linux-4.5", "linux-5.3", *OBJCG)  # 4.0 and later
+
+
+@of_every_design
+def test_limit_reclaim(name):
+    at_memory = set() if name in ("costa-2012", *BYTES[:2]) else BOTH if name in LATER else USER
+    assert reclaimed(name, over_memory=True, user=False) == at_memory
+    assert reclaimed(name, over_memory=False, user=False) == set()
+
+
+@of_every_design
+def test_user_reclaim(name):
+    assert reclaimed(name, over_memory=True, user=True) == (BOTH if name in LATER else USER)
 
 
 @of_every_design

@@ -7,7 +7,7 @@ import pytest
 import kmbench
 import streams
 from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
-from kmbench.analysis.summary import _duplicate_partials
+from kmbench.analysis.summary import Columns, _duplicate_partials
 from kmbench.core import events as ev
 from kmbench.core.jit import JIT
 from kmbench.core.sample import CACHE_COLUMNS, TOTAL_COLUMNS
@@ -22,34 +22,6 @@ DESIGNS = PAGE_UNIT + BYTE_UNIT
 
 
 # -- limits --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-@pytest.mark.parametrize("limited", ["p", "c"])
-def test_refused_charge_leaves_nothing_at_any_level(name, limited):
-    run = Run(name, [slabs_of(1)], **{limited: (-1, 2)})
-    run.warm()
-    run.alloc(5)
-    row = "?/pcd".index(limited)
-    assert run.failed == 3 and run.pages(3) == run.pages(2) == 2
-    failcnt = run.S.counter["failcnt"][1::2]
-    assert failcnt[row] == 3 and failcnt.sum() == 3
-    stock = int(run.S.stock["nr"].sum())
-    assert run.pages(3, ev.COUNTER_MEMORY) - stock == (0 if name in BYTE_UNIT else 2)
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_limit_below_usage_fails_until_enough_is_freed(name):
-    run = Run(name, [slabs_of(1)])
-    run.warm()
-    held = run.alloc(6)
-    run.event(ev.LIMIT_WRITE, memcg=3, cache=ev.COUNTER_KMEM, arg=3)
-    run.alloc()
-    assert run.failed == 1 and run.S.counter["overshoot"][2 * 3 + ev.COUNTER_KMEM] == 3
-    run.free(held[:4])
-    run.event(ev.SHRINK)
-    run.alloc()
-    assert run.failed == 1
 
 
 def test_refused_slab_is_tried_at_the_smallest_order():
@@ -100,28 +72,6 @@ def test_copy_made_inside_an_allocation_that_may_sleep(name):
     run.alloc(gfp=ev.GFP_NOWAIT)
     run.alloc(2)
     assert run.unaccounted(ev.CAUSE_PENDING) == 1 and run.pages(3) == 1
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_slabs_are_shared_by_byte_designs_only(name):
-    run = Run(name)
-    run.warm(3)
-    run.warm(4)
-    run.alloc(1, memcg=3)
-    run.alloc(1, memcg=4)
-    assert run.S.k["nr_slab_pages"][0] == (1 if name in BYTE_UNIT else 2)
-    assert run.pages(2) == 2
-
-
-@pytest.mark.parametrize("name", DESIGNS)
-def test_free_after_migration_uncharges_who_paid(name):
-    run = Run(name, [slabs_of(1)])
-    run.warm()
-    handles = run.alloc(3)
-    run.event(ev.ATTACH, memcg=4, arg=3, task=7)
-    run.free(handles, memcg=4, cpu=1)
-    run.event(ev.SHRINK)
-    assert run.pages(3) == run.pages(4) == run.pages(2) == 0
 
 
 @pytest.mark.parametrize(("groups", "per_cpu"), [(20, (5,)), (10, (2, 2, 2, 2)), (3, (30, 1))])
@@ -304,9 +254,9 @@ def test_duplicate_partials_are_pairs_of_cache_and_node(cpu, pairs):
         run.free(run.alloc(8, memcg=memcg, cpu=on)[:1], cpu=on)
     run.event(ev.SAMPLE)
     columns = zip(CACHE_COLUMNS, run.sim.tables()[1], strict=True)
-    frame = pl.DataFrame(dict(columns)).lazy()
+    slabs = Columns(pl.DataFrame(dict(columns)))
     wanted = {"duplicate_partials": pairs, "duplicate_partial_bytes": pairs * 2 * 1024}
-    assert _duplicate_partials(frame, 1) == wanted
+    assert _duplicate_partials(slabs, 1) == wanted
 
 
 def test_overshoot_as_a_share_of_the_limit():

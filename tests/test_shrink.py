@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 import kmbench
 import reclaim_streams
 from kmbench.core import events as ev
+from kmbench.core.geometry import make_cache
 from kmbench.core.jit import JIT
+from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.core.shrink import LRU_RATIO, PRIORITY, PRIORITY_CAPPED, by_lru_ratio, by_priority
+from kmbench.core.vm import Reclaim
+from kmbench.final import final_figures
 from kmbench.memory import Memory
 from kmbench_shrinkers.mempressure import level_of
 
@@ -157,3 +161,31 @@ def test_pages_freed_by_the_shrinker_are_slabs_that_went_empty(seed, plugins):
     S = run(reclaim_streams.seeded_case(seed, 300), plugins)
     gone = sum(int(c["slabs_gone"]) << int(c["order"]) for c in S.cache)
     assert 0 <= S.vm["freed_slab_pages"][0] <= gone
+
+
+@pytest.mark.parametrize(("inodes", "slots"), [("", 512), ("inode_cache", 512 + 1024)])
+def test_what_a_first_toucher_pays_for_others(inodes, slots, plugins):
+    """k groups have an object: whoever pays, 1 - 1/k of it is for the others."""
+    names = (("dentry", 512), ("inode_cache", 1024))
+    caches = tuple(make_cache(name, size, flags=ev.SLAB_ACCOUNT) for name, size in names)
+    groups = (GroupSpec("/", 0), *(GroupSpec(f"g{row}") for row in range(2, 31)))
+    setup = Setup(Machine(), "6.18", caches, groups, 100)
+    memory = Memory(Reclaim(inode_cache=inodes), plugins.shrinker("dentry-inode"))
+
+    def shared(strategy, *accesses):
+        simulation = kmbench.Simulation(setup, plugins.strategy(strategy), memory=memory)
+        events = np.zeros(len(accesses), ev.EVENT)
+        events["op"], events["cache"], events["gfp"] = ev.ACCESS, 1, ev.GFP_KERNEL
+        events["obj"], events["memcg"] = zip(*accesses, strict=True)
+        simulation.feed(events)
+        return final_figures(simulation.S)["shared_bytes"]
+
+    alone = [(1, 2), (2, 2), (2, 2), (3, 3)]
+    assert shared("linux-6.18", *alone) == 0
+    among = shared("linux-6.18", *alone, (1, 3), (1, 4), (2, 3))
+    assert among == pytest.approx(slots * (2 / 3 + 1 / 2))
+    assert shared("none", *alone, (1, 3), (1, 4), (2, 3)) == 0  # nobody pays
+    assert shared("linux-6.18", (1, 1), (1, 2)) == 0  # nor for the root
+    # the root, fourteen groups, and one that stands for all others
+    many = shared("linux-6.18", (1, 2), *((1, row) for row in range(1, 31)))
+    assert many == pytest.approx(slots * 15 / 16)

@@ -8,7 +8,7 @@ import pytest
 
 import kmbench
 import streams
-from golden import SLAB_LAYOUTS, SLAB_TUNABLES
+from golden import SLAB_ERA_LAYOUTS, SLAB_LAYOUTS, SLAB_TUNABLES
 from kmbench.analysis import show
 from kmbench.analysis.overview import main_table
 from kmbench.core import events as ev
@@ -16,7 +16,15 @@ from kmbench.core.geometry import ERAS, make_cache
 from kmbench.core.jit import JIT, by_allocator, entry, outlined
 from kmbench.core.sample import CACHE_COLUMNS
 from kmbench.core.setup import GroupSpec, Machine, Setup
-from kmbench.core.slab_geometry import array_limits, free_limit, on_slab, slab_layout, slab_slot
+from kmbench.core.slab_geometry import (
+    RULES,
+    array_limits,
+    free_limit,
+    on_slab,
+    slab_cache,
+    slab_layout,
+    slab_slot,
+)
 from kmbench.core.tables import records, tables_class
 from kmbench.errors import UsageProblem
 from kmbench.scenario import load_scenario
@@ -42,15 +50,49 @@ def test_layouts(size, reclaim, align, objects, order, outside):
     assert theirs == (ours.objects, ours.order, ours.management)
 
 
+def reference_layout(since, size, align, reclaim, rewritable, page_size=4096, small=False):
+    if since == "4.6":
+        return reference.layout_4_6(size, size, rewritable, reclaim, page_size, small)
+    return reference.layout(size, align, reclaim, page_size, small, since)
+
+
+@pytest.mark.parametrize("since", SLAB_ERA_LAYOUTS)
+def test_layouts_of_later_eras(since):
+    for size, reclaim, align, rewritable, *expected in SLAB_ERA_LAYOUTS[since]:
+        flags = ev.SLAB_RECLAIM_ACCOUNT if reclaim else 0
+        ours = slab_layout(size, align, flags, since=since, written_free=rewritable)
+        assert [ours.objects, ours.order, ours.management] == expected, size
+        assert [*reference_layout(since, size, align, reclaim, rewritable)] == expected, size
+
+
 @pytest.mark.parametrize("page_size", [4096, 65536])
-def test_layouts_of_both_models_for_every_size(page_size):
-    for size in [*range(8, 9000, 8), 16384, 65536, 1 << 20]:
-        for flags in (0, ev.SLAB_RECLAIM_ACCOUNT):
-            for pages in (1 << 20, 64):
-                ours = slab_layout(size, 8, flags, page_size, pages)
-                small = pages * page_size <= 32 << 20
-                theirs = reference.layout(size, 8, flags > 0, page_size, small)
-                assert theirs == (ours.objects, ours.order, ours.management), size
+@pytest.mark.parametrize("since", RULES)
+def test_layouts_of_both_models_for_every_size(since, page_size):
+    small = (16, 24) if RULES[since].index == 0 and page_size == 4096 else (8, 16, 24)
+    for size in [*small, *range(32, 9000, 24), 16384, 65536, 1 << 20]:
+        for flags, pages, rewritable in ((0, 1 << 20, True), (ev.SLAB_RECLAIM_ACCOUNT, 64, False)):
+            ours = slab_layout(
+                size, 8, flags, page_size, pages, since=since, written_free=rewritable
+            )
+            tiny = pages * page_size <= 32 << 20
+            theirs = reference_layout(since, size, 8, flags > 0, rewritable, page_size, tiny)
+            assert theirs == (ours.objects, ours.order, ours.management), size
+
+
+def test_an_era_decides_the_layout_and_what_may_be_written():
+    plain = make_cache("c", 256, align=64)
+    built = make_cache("c", 256, align=64, ctor=True)
+    typesafe = make_cache("c", 256, align=64, flags=ev.SLAB_TYPESAFE_BY_RCU)
+    assert (plain.size, built.size, typesafe.size) == (256, 320, 320)
+    caches, groups = (plain, built, typesafe), (GroupSpec("/", 0),)
+    for era, expected in (
+        ("3.5", [(15, 0)] * 3), ("3.13", [(15, 0)] * 3), ("4.5", [(16, 16)] * 3),
+        ("4.19", [(16, 0), (16, 16), (16, 16)]),
+    ):  # fmt: skip
+        laid_out = on_slab(Setup(Machine(), era, caches, groups, 10)).caches
+        assert [(cache.objects, cache.management) for cache in laid_out] == expected, era
+    tiny = make_cache("c", 8)
+    assert [slab_cache(tiny, 2, 4096, 1 << 20, since).size for since in RULES] == [8, 8, 16, 16]
 
 
 @pytest.mark.parametrize("size", SLAB_TUNABLES)
@@ -246,20 +288,21 @@ def test_only_the_allocator_in_use_is_compiled():
 # -- whole runs ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("era", "per_slab"), [("3.5", 20), ("5.16", 21)])
 @pytest.mark.parametrize("strategy", ["none", "costa-2012", "souhlal-2012-v1", "linux-6.18"])
-def test_slabs_in_closed_form(strategy, tmp_path):
-    """A hundred groups with five dentries each, 20 to a slab: shared 25 slabs, copies 100."""
+def test_slabs_in_closed_form(strategy, era, per_slab, tmp_path):
+    """A hundred groups with five dentries each, so many to a slab: shared slabs, or 100 copies."""
     results = kmbench.run(
         WORKLOADS / "waste" / "spread.toml", [strategy], out=tmp_path,
-        settings={"allocator": "slab", "machine.cpus": "1"},
+        settings={"allocator": "slab", "machine.cpus": "1", "era": f'"{era}"'},
     )  # fmt: skip
     caches = results.caches.collect()
     own = caches.filter((caches["root"] == 1) | (caches["cache"] == 1))
     last = own.filter(own["sample"] == own["sample"].max())
     shared = strategy in ("none", "linux-6.18")
-    assert last["num_slabs"].sum() == (25 if shared else 100)
+    assert last["num_slabs"].sum() == (-(-500 // per_slab) if shared else 100)
     run = results.runs.collect().row(0, named=True)
-    assert (run["allocator"], run["era"], run["leak_bytes"]) == ("slab", "5.16", 0)
+    assert (run["allocator"], run["era"], run["leak_bytes"]) == ("slab", era, 0)
 
 
 @pytest.mark.parametrize(("name", "parameters"), streams.STRATEGIES)
@@ -350,6 +393,6 @@ def test_both_allocators_in_one_table_and_as_slabinfo(tmp_path):
         if line.startswith("dentry")
     )  # fmt: skip
     # 500 objects and what two CPUs hold; arrays of 120, batches of 60, 8 of them shared
-    assert line[3:6] == ["192", "20", "1"]
+    assert line[3:6] == ["192", "21", "1"]
     assert line[8:11] == ["120", "60", "8"]
-    assert line[13:] == ["26", "26", "0"]
+    assert line[13:] == ["25", "25", "0"]

@@ -5,12 +5,14 @@ import pytest
 
 from kmbench.core import events as ev
 from kmbench.errors import UsageProblem
+from kmbench.trace.buckets import buckets
 from kmbench.trace.capture import read_capture
 from kmbench.trace.convert import convert_capture
+from kmbench.trace.deferred import DRAIN_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
 from kmbench.trace.truth import read_truth
-from trace_capture import CACHES, write_capture
+from trace_capture import CACHES, cache_row, write_capture
 
 ALLOC, FREE, KMALLOC, KFREE = 0, 1, 2, 3  # ops of events.parquet
 ACCOUNT = ev.GFP_ACCOUNT
@@ -224,12 +226,15 @@ def test_an_address_space_that_vanished_untraced(tmp_path):
 
 
 def test_epoll_items_wait_for_their_batch(tmp_path):
+    item, head = {"cache": 5, "pid": 7, "site": 0}, {"cache": 6, "pid": 7, "site": 3}
     events = [
-        {"t": 10, "cache": 5, "obj": 600, "pid": 7}, {"t": 20, "cache": 6, "obj": 1200, "pid": 7},
-        {"t": 90, "cache": 6, "obj": 1200, "pid": 7, "op": FREE},
+        item | {"t": 10, "obj": 600}, head | {"t": 20, "obj": 1200},
+        head | {"t": 90, "obj": 1200, "op": FREE},
+        item | {"t": 9_000_000_000, "obj": 600, "site": 4},
     ]  # fmt: skip
     capture = read_capture(write_capture(tmp_path / "c", events=events))
-    assert of_op(capture, ev.FREE)["t"].tolist() == [90, 90 + 2_500_000_000]
+    assert of_op(capture, ev.FREE)["t"].tolist() == [90, 90 + DRAIN_NS]
+    assert capture.repairs.frees == 0
 
 
 def test_shrinks_are_dated_by_the_writes_to_sysfs(tmp_path):
@@ -328,3 +333,64 @@ def test_missing_and_broken_files(tmp_path, name):
     (folder / name).unlink()
     with pytest.raises(UsageProblem, match="no such file"):
         read_capture(folder)
+
+
+def test_a_page_given_away_untraced_is_a_newer_slab(tmp_path):
+    # the full slab 0 goes back; a task that is not traced makes a dentry slab of its page
+    slabs = [
+        {"slab": 0, "pfn": 10, "t_alloc": -1, "cache": 3},
+        {"slab": 1, "pfn": 10, "t_alloc": -1, "cache": 0},
+        {"slab": 2, "pfn": 11, "t_alloc": -1, "cache": 0},
+    ]
+    events = [{"t": 1, "obj": 4000}] + [
+        {"t": 2 + at, "op": FREE, "obj": obj, "cache": cache, "flags": 4}
+        for at, (obj, cache) in enumerate([(0, 3), (512, 0), (1024, 0)])
+    ]
+    dump = [{"pfn": 10, "inuse": 5, "objects": 21, "where": 0, "cache": 3}]
+    dumps = {"kmalloc-64": {"slabs": 1}, "dentry": {"slabs": 1}}
+    folder = write_capture(tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps=dumps)
+    capture = read_capture(folder)
+    slabs = capture.setup.initial_slabs
+    assert slabs["cache"].tolist() == [1, 4]
+    assert capture.setup.initial_objects["slab"].tolist() == [2, 1]
+    assert capture.repairs.allocs == 1  # the object of the newer slab
+
+
+BUCKETS = ("kmalloc-64", "kmalloc-1k", "msg_msg-64", "memdup_user-64", "memdup_user-1k")
+
+
+@pytest.mark.parametrize(
+    ("caller", "gfp", "req", "cache", "right", "message"),
+    [
+        ("load_msg+0x41", 0xCC0, 56, 0, 2, True),
+        ("load_msg+0x41", 0xCC0, 1000, 1, 1, False),  # no such bucket on this machine
+        ("vmemdup_user+0x2e", 0x100CC0, 1000, 1, 4, False),
+        ("strndup_user+0x51", 0x102CC0, 20, 0, 3, False),
+        ("kvmalloc_node+0x1", 0x102CC0, 5000, 1, 1, False),
+        ("load_elf_binary+0x1", 0xCC0, 20, 0, 0, False),
+        ("", 0xCC0, 20, -1, -1, False),
+        ("load_msg+0x41", 0xCC0, 20000, len(BUCKETS), len(BUCKETS), False),  # kmalloc-large
+    ],
+)
+def test_kmallocs_of_buckets_are_known_by_their_caller(caller, gfp, req, cache, right, message):
+    arrays = [np.array([value]) for value in (cache, 0 if caller else -1, gfp, req)]
+    found, messages = buckets(*arrays, [caller], list(BUCKETS))
+    assert (found.tolist(), messages.tolist()) == ([right], [message])
+
+
+def test_messages_are_charged_though_the_trace_does_not_say_so(tmp_path):
+    row = {"op": KMALLOC, "cache": 3, "memcg": 2, "req": 40}
+    caches = [cache_row(at, name) for at, name in enumerate((*CACHES, "msg_msg-64"))]
+    manifest = {
+        "caches": caches, "sites": ["load_msg+0x41", "other"],
+        "dumps": {cache["name"]: [{"slabs": 0}] for cache in caches},
+    }  # fmt: skip
+    events = [row | {"t": 1, "obj": 600}, row | {"t": 2, "obj": 601, "site": 1}]
+    capture = read_capture(write_capture(tmp_path / "c", events=events, manifest=manifest))
+    made = of_op(capture, ev.ALLOC)
+    assert [capture.setup.caches[row - 1].name for row in made["cache"]] == [
+        "msg_msg-64", "kmalloc-64",
+    ]  # fmt: skip
+    assert capture.setup.caches[-1].flags & ev.SLAB_ACCOUNT
+    assert not capture.setup.caches[3].flags & ev.SLAB_ACCOUNT
+    assert made["memcg"].tolist() == [3, 3]

@@ -18,12 +18,20 @@ JSON_COLUMNS = ("strategy_params", "scenario_params")
 
 
 def parameters(text: str | None) -> Mapping[str, Any]:
-    """A JSON object of parameters; empty when there is none."""
+    """A JSON object of parameters, those in tables by dotted names; empty when there is none."""
     try:
         value = json.loads(text) if text else {}
     except ValueError:
         value = {}
-    return value if isinstance(value, dict) else {}
+    return _flat(value) if isinstance(value, dict) else {}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    made = {}
+    for name, value in values.items():
+        inner = _flat(value) if isinstance(value, dict) else {}
+        made |= {f"{name}.{key}": item for key, item in inner.items()} or {name: value}
+    return made
 
 
 def word(value: Any) -> str:

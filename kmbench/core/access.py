@@ -24,6 +24,7 @@ from kmbench.core.userpages import alloc_user_pages, free_user_pages
 
 PHASES = 4  # of a run, for figures before and after: a MARK with arg n begins phase n % PHASES
 BUCKETS = 48  # of latencies: bucket n counts those from 2**(n-1) to 2**n - 1 ns
+USERS = 16  # groups that are told apart among those that use an object
 DAMAGE_MS = 10_000  # an eviction that is taken back within this did damage (R3)
 
 
@@ -36,6 +37,12 @@ def note_return(S, memcg, obj):
         if i.evicted > 0 and S.k[0].now // 1_000_000 + 1 - i.evicted <= DAMAGE_MS:
             S.vm[0].damaged += 1
         i.evicted = 0
+
+
+@inlined
+def note_user(S, memcg, obj):
+    """A group's task found an object: it is one of those that use it (A3')."""
+    S.item[obj].users |= 1 << min(max(memcg, 1), USERS) - 1
 
 
 @inlined
@@ -77,6 +84,7 @@ def create(S, cpu, memcg, obj, cache, gfp):
             failed = S.R.alloc_object(S, S.R, S.P, cpu, memcg, cache, gfp, 0, wanted)
             if failed == 0:
                 i.known = 1
+                i.users = 0
                 i.referenced = 0
                 i.pins = 1
                 made += 1
@@ -118,6 +126,8 @@ def look_up(S, cpu, memcg, obj, cache, gfp, parent):
         S.k[0].nr_allocs += 1
     if failed:
         stat.failed += 1
+    elif present(S, obj):
+        note_user(S, memcg, obj)
     return failed
 
 
@@ -156,6 +166,7 @@ def hit(S, memcg, obj):
     stat.hits += 1
     stat.busy += vm.hit_ns
     S.latency[row * BUCKETS + vm.hit_bucket].nr += 1
+    note_user(S, memcg, obj)
     i = S.item[obj]
     if i.pins == 0:
         if i.on:

@@ -119,11 +119,12 @@ CAUSE_DYING = 6
 CAUSE_VECTOR = 7  # the slab's obj_cgroup vector could not be allocated
 CAUSE_CHARGE = 8  # the charge failed and the object was handed out all the same
 CAUSE_REMOVED = 9  # the group was removed and its bill dropped
+CAUSE_MM_OWNER = 10  # the owner of the task's mm is in the root group
 CAUSE_NAMES = (
     "billed", "not_selected", "pending", "interrupt", "kthread", "nofail", "dying", "vector",
-    "charge_failed", "removed",
+    "charge_failed", "removed", "mm_owner",
 )  # fmt: skip
-NR_CAUSES = 10
+NR_CAUSES = 11
 
 # why an operation failed (table `failures`)
 FAIL_PAGES = 1  # no pages of that order

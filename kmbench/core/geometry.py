@@ -25,23 +25,23 @@ class Era(NamedTuple):
     sheaves: bool
     shrink_promotes: bool  # kmem_cache_shrink moves only nearly full slabs to the front (4.0+)
     present_cpus: bool  # orders follow the CPUs present, not nr_cpu_ids (5.12+)
-    slab: bool  # mm/slab.c is there, too (removed in 6.8)
+    slab: str  # since when mm/slab.c lays slabs out as it does; "" = removed (6.8)
 
 
 _OLD, _NEW = (2, 6, 13, 30), (6, 24, 52, 120)
 ERAS = {
     era.name: era
     for era in (
-        Era("3.5", True, False, _OLD, False, False, False, True),
-        Era("3.8", True, False, _OLD, False, False, False, True),
-        Era("3.13", True, False, _OLD, False, False, False, True),
-        Era("4.5", False, False, _OLD, False, True, False, True),
-        Era("4.19", False, False, _OLD, False, True, False, True),
-        Era("5.3", False, False, _OLD, False, True, False, True),
-        Era("5.9", False, False, _OLD, False, True, False, True),
-        Era("5.16", False, True, _NEW, False, True, True, True),
-        Era("6.12", False, True, _NEW, False, True, True, False),
-        Era("6.18", False, True, _NEW, True, True, True, False),
+        Era("3.5", True, False, _OLD, False, False, False, "3.5"),
+        Era("3.8", True, False, _OLD, False, False, False, "3.5"),
+        Era("3.13", True, False, _OLD, False, False, False, "3.13"),
+        Era("4.5", False, False, _OLD, False, True, False, "3.15"),
+        Era("4.19", False, False, _OLD, False, True, False, "4.6"),
+        Era("5.3", False, False, _OLD, False, True, False, "4.6"),
+        Era("5.9", False, False, _OLD, False, True, False, "4.6"),
+        Era("5.16", False, True, _NEW, False, True, True, "4.6"),
+        Era("6.12", False, True, _NEW, False, True, True, ""),
+        Era("6.18", False, True, _NEW, True, True, True, ""),
     )
 }
 

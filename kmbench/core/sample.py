@@ -23,7 +23,7 @@ TOTAL_COLUMNS = (
     "t", "sample", "slab_pages", "kernel_pages", "free_pages", "percpu_bytes", "metadata", "owned",
     "unbilled_not_selected", "unbilled_pending", "unbilled_interrupt",
     "unbilled_kthread", "unbilled_nofail", "unbilled_dying", "unbilled_vector",
-    "unbilled_charge_failed", "unbilled_removed", "zombies", "zombie_pages",
+    "unbilled_charge_failed", "unbilled_removed", "unbilled_mm_owner", "zombies", "zombie_pages",
 )  # fmt: skip
 
 

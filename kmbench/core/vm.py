@@ -58,7 +58,7 @@ ITEM = np.dtype(
         ("evicted", "i4"),  # ms + 1 when reclaim freed it; negative: in its own group's reclaim
         ("known", "u1"),  # allocated by an ACCESS and live
         ("referenced", "u1"),
-        ("_pad", "u2"),
+        ("users", "u2"),  # bit n: ACCESS events of group row n + 1 found it; 15: of rows from 16 on
     ]
 )
 LIST = np.dtype([("oldest", "i4"), ("newest", "i4"), ("nr", "i8")])  # row owner * lists + kind

@@ -49,6 +49,7 @@ _CAUSE_WORDS = {
     "vector": "the slab's obj_cgroup vector could not be allocated",
     "charge_failed": "the charge failed and the object was handed out all the same",
     "removed": "its group was removed and the bill dropped",
+    "mm_owner": "it was allocated by a thread whose mm's owner is in the root group",
 }
 
 
@@ -101,8 +102,15 @@ _CATALOGUE = (
     ),
     Metric(
         "misattributed_bytes", "A3", "B", "lower", "misattributed",
-        "Slots of live objects billed to a group that is neither their owner's nor above it; at "
-        "the end of the run.",
+        "Slots of live objects billed to a group that is neither their owner's nor above it: to "
+        "that of the owner of their task's mm; at the end of the run.",
+    ),
+    Metric(
+        "shared_bytes", "A3.shared", "B", "lower", "paid by the first toucher",
+        "Of each live cached object that is billed to a group, its slot times 1 - 1/k, where k "
+        "groups have it: that of its owner and those whose ACCESS events found it since it was "
+        "made; at the end of the run.  Groups from the 16th row on count as one: a share is at "
+        "most a sixteenth too low.  Null unless the run models reclaim.",
     ),
     Metric(
         "overcharge_bytes", "A4", "B", "lower", "overcharge",

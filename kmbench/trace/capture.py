@@ -64,16 +64,18 @@ def read_capture(folder: str | Path) -> Capture:
     folder = Path(folder)
     path = folder / "manifest.json"
     manifest = read_json(path)
-    names = [row["name"] for row in slab_caches(path, manifest)]
+    rows = slab_caches(path, manifest)
+    names = [row["name"] for row in rows]
+    sheaves = [field(path, row, "sheaf_capacity", int) > 0 for row in rows]
     paths = field(path, manifest, "memcgs", list)
     aux = read_aux(folder)
     created = set(aux.filter(pl.col("ev") == "cgroup_mkdir")["s"])
     groups = read_groups(path, manifest, created)
-    rows = {name: row for row, name in enumerate(paths, 1)}
+    group_rows = {name: row for row, name in enumerate(paths, 1)}
     parents = [group.parent for group in groups]
     sites = field(path, manifest, "sites", list)
     dump_times = field(path, manifest, "dump_t", list)
-    stream = read_stream(folder, sites, names, rows, parents, aux, dump_times)
+    stream = read_stream(folder, sites, names, group_rows, parents, aux, dump_times, sheaves)
     caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.raw)
     initial = read_initial_slabs(folder, manifest, caches)
     slab_of = stream.first_frees >> HANDLE_SHIFT

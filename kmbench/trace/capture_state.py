@@ -152,6 +152,8 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
         )
     }  # fmt: skip
     old = np.flatnonzero(seen["t_alloc"] < 0)
+    # a page that comes twice was given to its second slab by an untraced task: that one is newer
+    old = old[np.sort(np.unique(seen["pfn"][old], return_index=True)[1])]
     # by page alone: where slabs.parquet names another cache than the dump, the page has changed
     # hands since and its first events, frees, are still those of the dump's cache
     old_of_page = {int(seen["pfn"][row]): int(row) for row in old}

@@ -9,13 +9,15 @@ import polars as pl
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
+from kmbench.trace.buckets import buckets
+from kmbench.trace.deferred import deferred_frees
 from kmbench.trace.interrupts import before_interrupts
-from kmbench.trace.lost_epoll import lost_epoll_frees
 from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.passes import (
     BY_EXEC,
     COLUMNS,
     OWN_VECTOR,
+    SlabEvents,
     convert_slab_events,
     ends_of_tasks,
     merge,
@@ -31,6 +33,8 @@ EXEC_SITE = "mm_alloc"
 PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
 STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
 _CTX_SHIFT = 24
+_KMALLOC = 2  # op of events.parquet
+_ACCOUNTED, _CHARGED = 1, 2  # its flags
 
 
 class RawStream(NamedTuple):
@@ -73,17 +77,33 @@ def from_site(columns: dict[str, np.ndarray], sites: list[str], prefix: str) -> 
     return named[columns["site"]]
 
 
+def with_buckets(
+    columns: dict[str, np.ndarray], sites: list[str], names: list[str]
+) -> dict[str, np.ndarray]:
+    """`columns` with the kmallocs of messages and user copies in their caches, messages charged."""
+    rows = np.flatnonzero(columns["op"] == _KMALLOC)
+    of = [columns[name][rows] for name in ("cache", "site", "gfp", "req")]
+    found, messages = buckets(*of, sites, names)
+    if np.array_equal(found, of[0]):
+        return columns
+    cache, flags = columns["cache"].astype(np.int32), columns["flags"].copy()
+    cache[rows] = found
+    flags[rows[messages]] |= _ACCOUNTED | _CHARGED
+    return columns | {"cache": cache, "flags": flags}
+
+
 def slab_events(
     columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, roles, accounted caches and first frees: see passes.convert_slab_events."""
+) -> SlabEvents:
+    """Slab operations with overtaken allocations put right: see passes.convert_slab_events."""
     site_role = np.zeros(len(sites), np.uint8)
     for prefix, role in ((VECTOR_SITE, OWN_VECTOR), (EXEC_SITE, BY_EXEC)):
         site_role[[at for at, site in enumerate(sites) if site.startswith(prefix)]] = role
-    rows, role, accounted, first = convert_slab_events(columns, site_role, nr_caches)
+    slab = convert_slab_events(columns, site_role, nr_caches)
+    rows = slab.rows
     context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
     rows["t"], _ = before_interrupts(rows["t"], rows["op"] == ev.ALLOC, rows["cpu"], context)
-    return rows, role, accounted, first
+    return slab
 
 
 def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -205,7 +225,7 @@ def shrink_events(
         return _blank(0)
     t, pid = marker["t"][0], marker["pid"][0]
     writes = np.flatnonzero(
-        from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == 2)
+        from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == _KMALLOC)
         & (columns["pid"] == pid) & (columns["t"] > t)
     )  # fmt: skip
     if len(writes) != nr_caches:
@@ -260,9 +280,12 @@ def read_aux(folder: Path) -> pl.DataFrame:
 
 def read_stream(
     folder: Path, sites: list[str], cache_names: list[str], groups: dict[str, int],
-    parents: list[int], aux: pl.DataFrame, dump_times: list[int],
+    parents: list[int], aux: pl.DataFrame, dump_times: list[int], sheaves: list[bool],
 ) -> RawStream:  # fmt: skip
-    """Merge everything a capture recorded.  See the module's parts for the rules."""
+    """Merge everything a capture recorded.  See the module's parts for the rules.
+
+    sheaves: per cache, whether it has them.
+    """
     columns = read_slab_events(folder)
     path = folder / "events.parquet"
     limits = {"cache": len(cache_names) + 1, "memcg": len(groups), "site": len(sites)}
@@ -272,8 +295,9 @@ def read_stream(
             raise UsageProblem(f"{path}: column {name} holds {top}; expected below {limit}")
     if np.any(np.diff(columns["t"]) < 0):
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
+    columns = with_buckets(columns, sites, cache_names)
     rows = {name: row for row, name in enumerate(cache_names, 1)}
-    slab, role, accounted, first = slab_events(columns, sites, len(cache_names))
+    slab, role, called, accounted, first = slab_events(columns, sites, len(cache_names))
     base = int(columns["obj"].max(initial=0)) + 1
     pages, dated_late, base = page_events(folder, base)
     stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
@@ -281,7 +305,8 @@ def read_stream(
     lost = lost_mm_frees(
         slab, role == BY_EXEC, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
     )  # fmt: skip
-    queued = lost_epoll_frees(slab, rows.get("eventpoll_epi", -1), rows.get("ep_head", -1))
+    batched = ~np.array([True, *sheaves])
+    queued = deferred_frees(slab, called, len(sites), batched)
     others = [
         lost, queued, percpu, stacks, pages, group_events(aux, groups, parents),
         shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),

@@ -1,5 +1,7 @@
 """The compiled passes over a capture's events: conversion, end of tasks, merging."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from kmbench.core import events as ev
@@ -21,10 +23,20 @@ COLUMNS = {
 }  # fmt: skip
 
 
+class SlabEvents(NamedTuple):
+    """Slab operations of a capture."""
+
+    rows: np.ndarray  # EVENT, time order; obj = the capture's handle
+    role: np.ndarray  # u1
+    site: np.ndarray  # i4: caller of an allocation; -1 unknown, and for frees
+    accounted: np.ndarray  # bool per cache: charged although the caller did not ask for it
+    first_frees: np.ndarray  # i4: handles whose first event is a free
+
+
 @cached
 def _convert(
     t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, nr_caches,
-    out, role, accounted, first_frees,
+    out, role, called, accounted, first_frees,
 ):  # fmt: skip  # pragma: no cover - compiled
     n = nr_first = 0
     allocated = False
@@ -43,6 +55,7 @@ def _convert(
         row.op = _FREE if is_free else _ALLOC
         row.cpu = cpu[i]
         role[n] = PLAIN
+        called[n] = -1
         if is_free:
             if flags[i] & _FIRST_FREE and allocated:
                 first_frees[nr_first] = obj[i]
@@ -54,6 +67,7 @@ def _convert(
                 row.arg = req[i]
             if site[i] >= 0:
                 role[n] = site_role[site[i]]
+                called[n] = site[i]
             if flags[i] & _ACCOUNTED:
                 if not gfp[i] & _ACCOUNT:
                     accounted[cache[i]] = True
@@ -65,7 +79,7 @@ def _convert(
 
 def convert_slab_events(
     columns: dict[str, np.ndarray], site_role: np.ndarray, nr_caches: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> SlabEvents:
     """Slab operations of a capture as EVENT rows with the capture's handles in ``obj``.
 
     columns: the columns of events.parquet, COLUMNS at least.
@@ -78,17 +92,16 @@ def convert_slab_events(
     the root as its group: the task had left its own (the SIGCHLD of do_exit) or acted for the root
     (set_active_memcg).
 
-    Returns the rows, their roles (u1), which caches were charged although the caller did not ask
-    for it (bool per cache), and the handles whose first event is a free.  The frees before the
-    first allocation are not among those: they are the file by which tracing was switched on, which
-    was opened after the recorder had walked the slab lists.
+    The frees before the first allocation are not among the first frees: they are the file by which
+    tracing was switched on, which was opened after the recorder had walked the slab lists.
     """
     arrays = [np.ascontiguousarray(columns[name], kind) for name, kind in COLUMNS.items()]
     count = len(arrays[0])
     out, role = np.empty(count, EVENT), np.empty(count, np.uint8)
+    called = np.empty(count, np.int32)
     accounted, first = np.zeros(nr_caches, np.bool_), np.empty(count, np.int32)
-    n, nr_first = _convert(*arrays, site_role, nr_caches, out, role, accounted, first)
-    return out[:n], role[:n], accounted, first[:nr_first].copy()
+    n, nr_first = _convert(*arrays, site_role, nr_caches, out, role, called, accounted, first)
+    return SlabEvents(out[:n], role[:n], called[:n], accounted, first[:nr_first].copy())
 
 
 @cached

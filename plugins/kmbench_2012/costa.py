@@ -17,6 +17,7 @@ posted for SLUB.  On SLAB, ours: full and free slabs, of which SLAB has lists, m
 from kmbench.core.build import Accounting
 from kmbench.core.ops import (
     CAUSE_KTHREAD,
+    CAUSE_MM_OWNER,
     COUNTER_KMEM,
     COUNTER_MEMORY,
     CTX_KTHREAD,
@@ -87,8 +88,10 @@ def select(S, P, cpu, memcg, cache, gfp):
     if P.selected[cache].on == 0:
         return cache
     if gfp & CTX_KTHREAD:
-        return -CAUSE_KTHREAD if memcg > 1 else cache
+        return -CAUSE_KTHREAD
     count(S, SELECT)
+    if memcg <= 1:
+        return -CAUSE_MM_OWNER  # of a group's task; a task of the root has nobody to bill
     return copy_for(S, holder(S, memcg), cache)
 
 
@@ -233,6 +236,7 @@ costa_2012 = Strategy(
         "charge_point": Fact("after the slab's pages", slab_new),
         "counters": Fact("kmem, or memory instead (independent=false)", counter),
         "limit": Fact("NULL", slab_new),
+        "limit_reclaim": Fact("nothing, at either counter (reclaim=false)", slab_new),
         "deletion": Fact("slabs and charge to the parent, SLUB's full slabs at a free", cg_offline),
         "root": Fact("not accounted", select),
     },

@@ -12,6 +12,9 @@ A dying task's charge bypasses the group: ``kmem_bypassed``.  v2 accounts caches
 SLAB_MEMCG_ACCT, that is the dentry and the kmalloc caches; all copies are made by work items; a
 dying task is charged over the limit.
 
+A group's copies are an array of 300 pointers (v2: 400), one a root cache: the cache after the last
+is a BUG in both versions, whatever it is for, and here an error.
+
 Both were written for SLAB, whose cache_reap drains dead copies.  On SLUB, ours: a work item shrinks
 them.
 Where a run models reclaim, a full memory counter reclaims user pages; no slab object is freed.
@@ -33,6 +36,11 @@ from kmbench_policies.selection import ALL
 
 MEMCG_ACCT = ("dentry", "kmalloc-*")  # v2: caches created with SLAB_MEMCG_ACCT
 EXEMPT = CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL
+# MAX_KMEM_CACHE_TYPES: kmem_cache_create gives each root cache a bit, BUG_ON if none is left
+V1_TYPES, V2_TYPES = (
+    Parameter("max_types", nr, "root caches there may be; 0 = any number", minimum=0)
+    for nr in (300, 400)
+)
 INDEPENDENT = Parameter("independent", False, "memory.kmem.independent_kmem_limit: kmem alone")
 TO_ROOT = Parameter("charge_to_root", False, "a removed group's charge goes to the root")
 ACCT_ROOT = Parameter("acct_root", False, "..._KMEM_ACCT_ROOT: the root is accounted too")
@@ -57,7 +65,7 @@ souhlal_2012_v1 = page_unit(
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
     ),
-    parameters=(INDEPENDENT, TO_ROOT, ACCT_ROOT),
+    parameters=(INDEPENDENT, TO_ROOT, ACCT_ROOT, V1_TYPES),
     name="souhlal-2012-v1",
     description="all caches copied when first used, slabs charged, dropped at removal",
     source='Suleiman Souhlal, "[PATCH 00/10] memcg: Kernel Memory Accounting", 27 Feb 2012',
@@ -86,6 +94,7 @@ souhlal_2012_v2 = page_unit(
         Parameter("caches", list(MEMCG_ACCT), "caches with SLAB_MEMCG_ACCT, as patterns"),
         INDEPENDENT,
         TO_ROOT,
+        V2_TYPES,
     ),
     name="souhlal-2012-v2",
     description="flagged caches copied by work items, slabs charged, dropped at removal",

@@ -34,7 +34,7 @@ from kmbench.core.ops import (
     online_ancestor,
     reparent,
 )
-from kmbench.design import Fact, words
+from kmbench.design import Fact, limit_reclaim, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_mainline.byte_stock import (
@@ -262,6 +262,7 @@ linux_5_9 = Strategy(
         "unit": Fact("object bytes + 8, __GFP_ACCOUNT pages", page_alloc_direct),
         "charge_point": Fact("before the object", pre_alloc),
         "counters": Fact("memory, kmem", charge_pages),
+        **limit_reclaim(Accounting(slab_reclaim=True), by_memory=True),
         "limit": Fact(f"NULL; go over it: {words(FORCES | CTX_DYING)}", charge_pages),
         "byte_stock": Fact("1 obj_cgroup a CPU, emptied above a page", give_back),
         "deletion": Fact("obj_cgroup goes to the parent; kernel pages: zombie", cg_offline),
@@ -302,6 +303,7 @@ linux_6_18 = Strategy(
         "unit": Fact("object bytes + 8, __GFP_ACCOUNT pages", page_alloc),
         "charge_point": Fact("after the object", post_alloc),
         "counters": Fact("memory; kmem is a statistic", charge_pages),
+        **limit_reclaim(Accounting(slab_reclaim=True), by_memory=True, kmem_limit=False),
         "limit": Fact(f"NULL; go over it: {words(FORCES | GFP_HIGH)}", charge_pages),
     },
     paths=PATHS,

@@ -92,48 +92,43 @@ linux_3_8 = page_unit(
     copy_name=NAME,
 )
 
-linux_4_5 = page_unit(
-    lambda p: Choices(
+def _whitelisted(given: dict, **more) -> Choices:
+    """What 4.5 to 5.8 have in common."""
+    return Choices(
         counters=MEMORY_FIRST,
-        removal=ZOMBIE,
         before_pages=False,
         select_gfp=GFP_ACCOUNT,
         late=PARENT,
-        kmem_nofail=not p["as_posted"],
+        kmem_nofail=not given["as_posted"],
         page_gfp=GFP_ACCOUNT,
-        slabs_pin=True,
-        at_once=True,
         deactivate=True,
-    ),
-    caches=FLAGGED,
-    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
-    free_ops=FREE_OPS,
+        **more,
+    )
+
+
+_WHITELIST = {
+    "caches": FLAGGED,
+    "select_ops": Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
+    "free_ops": FREE_OPS,
+    "copy_name": NAME,
+}
+
+linux_4_5 = page_unit(
+    lambda p: _whitelisted(p, removal=ZOMBIE, slabs_pin=True, at_once=True),
     accounting=lambda p: _accounting(p["zombies_hold_ids"]),
     parameters=(AS_POSTED, ZOMBIE_IDS),
     name="linux-4.5",
     description="whitelisted caches copied by work items, slabs charged, removed groups linger",
     source="Linux 4.5, 4.19 mm/memcontrol.c, mm/slab_common.c (Vladimir Davydov, 2015)",
-    copy_name=NAME,
+    **_WHITELIST,
 )
 
 linux_5_3 = page_unit(
-    lambda p: Choices(
-        counters=MEMORY_FIRST,
-        removal=REPARENTED,
-        before_pages=False,
-        select_gfp=GFP_ACCOUNT,
-        late=PARENT,
-        kmem_nofail=not p["as_posted"],
-        page_gfp=GFP_ACCOUNT,
-        deactivate=True,
-    ),
-    caches=FLAGGED,
-    select_ops=Ops(br=3, ptr=3, rcu=1, pcpu=2),
-    free_ops=FREE_OPS,
+    lambda p: _whitelisted(p, removal=REPARENTED),
     accounting=lambda p: _accounting(zombies_hold_ids=False),
     parameters=(AS_POSTED,),
     name="linux-5.3",
     description="whitelisted caches copied by work items, handed to the parent at removal",
     source="Linux 5.3.1 mm/memcontrol.c, mm/slab_common.c (Roman Gushchin, v7, June 2019)",
-    copy_name=NAME,
+    **_WHITELIST,
 )

@@ -26,7 +26,7 @@ from kmbench.core.ops import (
     table,
 )
 from kmbench.core.paths import Ops
-from kmbench.design import Fact, words
+from kmbench.design import Fact, limit_reclaim, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_policies import selection
@@ -126,6 +126,7 @@ def byte_facts(choices: Choices, caches) -> dict[str, Fact]:
         "caches": Fact("shared" + (", owners in the slab" if choices.vectors else ""), post_alloc),
         "charge_point": Fact("after the object", post_alloc),
         "counters": Fact("kmem, by the page it needs", charge_bytes),
+        **limit_reclaim(Accounting(), by_memory=False),
         "limit": Fact("NULL" if over == "none" else f"NULL; go over it: {over}", charge_bytes),
         "deletion": Fact("zombie while bytes are charged", uncharge_bytes),
         "root": Fact("not accounted", post_alloc),

@@ -8,6 +8,7 @@ until then queues one (3.8 to 5.8 mm/memcontrol.c:memcg_create_cache_enqueue and
 
 from kmbench.core.ops import (
     CAUSE_DYING,
+    CAUSE_MM_OWNER,
     CAUSE_PENDING,
     GFP_KERNEL,
     ONLINE,
@@ -57,7 +58,7 @@ def select(S, P, cpu, memcg, cache, gfp):
         return cache
     if memcg <= 1 and P.par[0].acct_root == 0:
         S.path[SELECT_ROOT].count += P.par[0].on
-        return cache
+        return -CAUSE_MM_OWNER  # of a group's task; a task of the root has nobody to bill
     cause = exemption(P, gfp)
     if cause:
         return -cause
@@ -70,10 +71,12 @@ def select(S, P, cpu, memcg, cache, gfp):
     return copy if copy > 0 else missing_copy(S, P, memcg, cache, gfp)
 
 
-def copy_facts(choices) -> dict[str, Fact]:
-    """When copies are made, and by whom."""
+def copy_facts(choices, max_types: int) -> dict[str, Fact]:
+    """When copies are made, and by whom; of how many root caches at most (0: any number)."""
     once = "one work item each" if choices.dedup else "a work item an allocation till then"
     how = f"in an allocation that may sleep, else {once}" if choices.sync else f"late, {once}"
+    if max_types:
+        how += f"; of {max_types} caches, one more is a BUG"
     return {
         "caches": Fact(f"copy a group: {how}", missing_copy),
         "meanwhile": Fact("root cache, billed to nobody", select),

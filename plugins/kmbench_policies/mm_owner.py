@@ -2,7 +2,11 @@
 
 Linux 3.5 and 3.8 mm/memcontrol.c:try_get_mem_cgroup_from_mm, mem_cgroup_from_task(mm->owner).  A
 thread that was moved to another group without the owner of its mm goes on charging the owner's
-group: metric A3.  ``P.thread`` has such threads, found by their task number.
+group: metric A3; to nobody if that is the root: ``CAUSE_MM_OWNER`` of A1.  ``P.thread`` has such
+threads, found by their task number.  A kernel thread has no mm: designs leave it out by context.
+An owner that exits hands the mm to another thread that uses it (kernel/exit.c:
+mm_update_next_owner); the stream says so with an ATTACH whose owner follows, or with the removal of
+the owner's group, which the owner must have left.
 """
 
 from kmbench.core.ops import ONLINE, inlined, outlined, table

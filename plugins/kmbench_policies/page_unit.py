@@ -22,6 +22,7 @@ from kmbench.core.ops import (
 from kmbench.core.paths import Ops
 from kmbench.core.state import UNLIMITED
 from kmbench.design import Fact
+from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_policies import copies, mm_owner, pages, selection
@@ -154,16 +155,22 @@ def page_unit(
     """A Strategy from the `choices` that its parameters make.
 
     `caches`: patterns of root caches that are accounted, or ``selection.FLAGGED``; a parameter
-    ``caches`` takes their place.  `select_ops`: operations of the test in every accounted
-    allocation; the root's ends before the copy is looked up.  `free_ops`: in every accounted free.
-    `by_mm`: tasks are charged by the owner of their mm.  `about`: name, description, source and
-    copy_name.
+    ``caches`` takes their place.  A parameter ``max_types`` bounds the machine's root caches.
+    `select_ops`: operations of the test in every accounted allocation; the root's ends before the
+    copy is looked up.  `free_ops`: in every accounted free.  `by_mm`: tasks are charged by the
+    owner of their mm.  `about`: name, description, source and copy_name.
     """
 
     given = {p.name: p.default for p in (*parameters, WORK_DELAY)}
     usual = choices(given)
 
     def prepare(S, P, setup, given):
+        types = given.get("max_types", 0)
+        if types and len(setup.caches) > types:
+            raise UsageProblem(
+                f"strategy {about['name']}: the machine has {len(setup.caches)} caches; one more "
+                f"than max_types = {types} is a BUG there: expected a larger max_types, or 0"
+            )
         for name, value in choices(given)._asdict().items():
             P.par[name] = value
         selection.mark_selected(P, setup, given.get("caches", caches), caches, about["name"])
@@ -184,7 +191,7 @@ def page_unit(
         prepare=prepare,
         design={
             **selection.selection_facts(caches, usual.exempt),
-            **copies.copy_facts(usual),
+            **copies.copy_facts(usual, given.get("max_types", 0)),
             **pages.page_facts(usual, accounting(given)),
             **removal_facts(usual),
             "root": Fact("accounted" if usual.acct_root else "not accounted", copies.select),

@@ -26,7 +26,7 @@ from kmbench.core.ops import (
     outlined,
     try_charge,
 )
-from kmbench.design import Fact, words
+from kmbench.design import Fact, limit_reclaim, words
 from kmbench_policies.selection import exemption
 
 KMEM_ONLY, KMEM_FIRST, MEMORY_FIRST = 0, 1, 2
@@ -113,6 +113,7 @@ def page_facts(choices, accounting) -> dict[str, Fact]:
             ],
             charge_pages,
         ),
+        **limit_reclaim(accounting, choices.counters != KMEM_ONLY),
         "limit": Fact(limit, charge_memory if choices.bypass or forces else charge_pages),
     }
 

@@ -1,25 +1,34 @@
 """First-party workloads: replay of recordings, and generators with closed forms."""
 
+from importlib import import_module
+
 import kmbench
+
+NAMES = (
+    "container_churn",
+    "dentry_bomb",
+    "drop_many",
+    "find",
+    "fork_bomb",
+    "fs_mark",
+    "hackbench",
+    "kernel_compile",
+    "memcached",
+    "mempressure_test",
+    "messages",
+    "mix",
+    "replay",
+    "short_lives",
+    "slab_pairs",
+    "sock_flood",
+    "spread",
+    "tcp_buffers",
+    "webserver_fleet",
+)
 
 
 @kmbench.hookimpl
 def kmbench_register_workloads(register):
-    """Register every workload of this package."""
-    from kmbench_workloads import (
-        dentry_bomb,
-        mempressure_test,
-        messages,
-        replay,
-        short_lives,
-        slab_pairs,
-        spread,
-    )
-
-    register(dentry_bomb.dentry_bomb)
-    register(mempressure_test.mempressure_test)
-    register(messages.messages)
-    register(replay.replay)
-    register(short_lives.short_lives)
-    register(slab_pairs.slab_pairs)
-    register(spread.spread)
+    """Register every workload of this package: each is what its module has by its name."""
+    for name in NAMES:
+        register(getattr(import_module(f"kmbench_workloads.{name}"), name))

@@ -58,8 +58,10 @@ class PageUnit(NoAccounting):
         return call.memcg
 
     def select(self, call, cache):
-        if call.memcg <= ROOT or not self.accounts(call, cache):
+        if not self.accounts(call, cache):
             return cache, self.unbilled(call)
+        if call.memcg <= ROOT:
+            return cache, -ev.CAUSE_MM_OWNER
         if why := self.excuse(call):
             return cache, -why
         row = self.group_of(call)

@@ -531,6 +531,8 @@ class Vm:
             hits = self.stat[call.memcg, self.phase, "hits"]
             fail = self._access(call, handle, self.host.root_caches[row - 1], arg)
             hit = self.stat[call.memcg, self.phase, "hits"] > hits
+            if not fail and handle in self.items:
+                self.items[handle].users.add(max(call.memcg, 1))
             self._book(call.memcg, self.cost + (self.r.hit_ns if hit else self.r.miss_ns))
         elif op == ev.PIN:
             if handle in self.items:
@@ -580,6 +582,7 @@ class Vm:
             "deferred": {row: nr for row, nr in self.deferred.items() if nr},
             "stat": {key: value for key, value in self.stat.items() if value},
             "pins": {handle: item.pins for handle, item in self.items.items()},
+            "users": {handle: {min(u, 16) for u in i.users} for handle, i in self.items.items()},
             "kswapd": (self.kswapd_due, self.kswapd_failures),
             "bits": sorted(self.bits),
             "phase": self.phase,

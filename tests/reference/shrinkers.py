@@ -13,6 +13,7 @@ class Item:
         self.held = 0
         self.referenced = False
         self.on = None  # key of its list
+        self.users = set()  # groups whose look-ups found it
 
 
 class Lists:

@@ -9,6 +9,7 @@ from .slub import Slab, Where
 
 HEAD = 48  # struct slab on x86_64
 INDEX = 4  # kmem_bufctl_t
+BUCKETS = (32, 64, 96, 128, 192, *(1 << shift for shift in range(8, 23)))  # of kmalloc
 ALIENS = 12  # objects of each other node that a node may hold
 FIRST_BATCH = 16  # of an array that was not used since it was reaped
 SECOND = 10**9
@@ -22,34 +23,74 @@ def round_up(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def fit(size: int, align: int, order: int, off_slab: bool, page_size: int) -> tuple[int, int]:
+def fit(size, align, order, off_slab, page_size, head=HEAD, index=INDEX) -> tuple[int, int]:
     """(objects of a slab of that order, bytes left over)."""
     room = page_size << order
     if off_slab:
         return room // size, room % size
-    objects = (room - HEAD) // (size + INDEX) if room > HEAD else 0
-    while round_up(HEAD + INDEX * objects, align) + objects * size > room:
+    objects = (room - head) // (size + index) if room > head else 0
+    while round_up(head + index * objects, align) + objects * size > room:
         objects -= 1
-    return objects, room - objects * size - round_up(HEAD + INDEX * objects, align)
+    return objects, room - objects * size - round_up(head + index * objects, align)
 
 
-def layout(size, align=8, reclaimable=False, page_size=4096, small_machine=False):
-    """(objects, order, bytes of management outside the slab) of a cache."""
-    off_slab = size >= page_size // 8
+def index_of(page_size: int) -> int:
+    """Bytes of a freelist_idx_t."""
+    return 1 if page_size <= 4096 else 2
+
+
+def layout(size, align=8, reclaimable=False, page_size=4096, small_machine=False, since="3.5"):
+    """(objects, order, bytes of management outside the slab) of a cache; 3.5, 3.13 or 3.15."""
+    head = HEAD if since == "3.5" else 0
+    index = index_of(page_size) if since == "3.15" else INDEX
+    off_slab = size >= page_size // (32 if since == "3.15" else 8)
+    most = 256**index - 1 if since == "3.15" else 1 << 62
     found = None
     for order in range(11):
-        objects, left = fit(size, align, order, off_slab, page_size)
+        objects, left = fit(size, align, order, off_slab, page_size, head, index)
         if objects == 0:
             continue
-        if off_slab and objects > (size - HEAD) // INDEX:
+        if objects > most or (off_slab and objects > (size - head) // index):
             break
         found = (objects, order, left)
         wasteful = left * 8 > page_size << order
         if reclaimable or not wasteful or order >= (0 if small_machine else 1):
             break
     objects, order, left = found
-    inside = not off_slab or left >= round_up(HEAD + INDEX * objects, align)
-    return objects, order, 0 if inside else HEAD + INDEX * objects
+    inside = not off_slab or left >= round_up(head + index * objects, align)
+    return objects, order, 0 if inside else head + index * objects
+
+
+def layout_4_6(size, object_size, rewritable, reclaimable=False, page_size=4096, small=False):
+    """The same since 4.6: in a free object if it may be written, else outside, else behind."""
+    index = index_of(page_size)
+
+    def best(per_object, worth):
+        """The last order looked at that will do."""
+        kept = None
+        for order in range(11):
+            objects, left = divmod(page_size << order, size + per_object)
+            if objects > 256**index - 1:
+                break
+            if objects == 0 or not worth(objects):
+                continue
+            kept = objects, order, left
+            if reclaimable or order >= (0 if small else 1) or left * 8 <= page_size << order:
+                break
+        return kept
+
+    def pays(objects):
+        bucket = next(b for b in BUCKETS if b >= objects * index)
+        return bucket <= object_size // 2
+
+    if rewritable:
+        kept = best(0, lambda objects: True)
+        if kept and kept[0] * index <= object_size:
+            return (*kept[:2], 0)
+    kept = best(0, pays)
+    if kept and kept[2] < kept[0] * index:
+        return (*kept[:2], kept[0] * index)
+    return (*best(index, lambda objects: True)[:2], 0)
 
 
 def tunables(size, cpus, page_size=4096) -> tuple[int, int, int]:

@@ -162,12 +162,12 @@ class Costa2012(NoAccounting):
         return self.host.copies.get((cache.spec.name, row), cache)
 
     def select(self, call, cache):
-        if call.memcg <= ROOT:
-            return cache, 0
         if cache not in self.registered:
             return cache, -ev.CAUSE_NOT_SELECTED
         if call.gfp & ev.CTX_KTHREAD:
             return cache, -ev.CAUSE_KTHREAD
+        if call.memcg <= ROOT:
+            return cache, -ev.CAUSE_MM_OWNER
         cache = self.copy_for(cache, call.memcg)
         return cache, cache.owner or -ev.CAUSE_NOT_SELECTED
 

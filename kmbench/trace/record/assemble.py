@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kmbench.trace.buckets import buckets
 from kmbench.trace.record import lifetimes as lt
 from kmbench.trace.record import stream as st
 from kmbench.trace.record.cgroups import Hierarchy
@@ -80,8 +81,13 @@ def _table_of_rows(rows: list[tuple], columns: tuple[str, ...], kinds: tuple[str
     return _table(**dict(zip(columns, ((list(part), kind) for part, kind in typed), strict=True)))
 
 
-def _guess_caches(table: st.Table, names: list[str]) -> np.ndarray:
-    """Cache (i4) of every event by its name or its size; -1 unknown, len(names) a large kmalloc."""
+def _guess_caches(
+    table: st.Table, names: list[str], symbols: Symbols
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cache (i4) of every event by its name or size and caller, and which (rows) are messages.
+
+    -1 is unknown, len(names) a large kmalloc.
+    """
     ids = {name: row for row, name in enumerate(names)}
     by_name = np.array([ids.get(name, -1) for name in table.names] + [-1], np.int32)
     out = by_name[table.name]
@@ -90,8 +96,12 @@ def _guess_caches(table: st.Table, names: list[str]) -> np.ndarray:
     unique, inverse = np.unique(keys, axis=1, return_inverse=True)
     guesses = [ids.get(name, -1) for name in lt.kmalloc_names(unique[0], unique[1])]
     guesses = np.where(unique[0] > LARGEST, len(names), np.array(guesses, np.int32).reshape(-1))
-    out[rows] = guesses[inverse.ravel()]
-    return out
+    callers, site = np.unique(table.site[rows], return_inverse=True)
+    sites = [symbols.name(int(at) & (1 << 64) - 1) for at in callers]
+    out[rows], messages = buckets(
+        guesses[inverse.ravel()], site.ravel(), table.gfp[rows], table.req[rows], sites, names
+    )
+    return out, rows[messages]
 
 
 def _rename_by_census(slabs: lt.Slabs, census, sizes: np.ndarray) -> None:
@@ -120,16 +130,19 @@ def assemble(recording: Recording, symbols: Symbols) -> Tables:
     # kfree(NULL) is traced and means nothing
     null = (table.kind <= st.KFREE) & (table.ptr == 0)
     kind = np.where(null, 255, table.kind).astype(np.uint8)
+    cache, messages = _guess_caches(table, names, symbols)
     columns = {
         "t": table.t, "kind": kind, "cpu": table.cpu, "memcg": owner.memcg,
         "phys": np.where(of_page, table.ptr, table.ptr - _signed(direct_map)),
         "order": table.size, "accounted": table.gfp & lt.ACCOUNT != 0,
-        "cache": _guess_caches(table, names),
+        "cache": cache,
     }  # fmt: skip
     lives = lt.track(columns, sizes, orders, recording.census[0])
     _rename_by_census(lives.slabs, recording.census[1], sizes)
     zero = recording.dumps[0].start
     sites = _Sites(symbols)
+    # the trace point of kmalloc does not tell
+    table.a[messages] = 1
     events, handles, quality = _events(recording, table, owner, lives, kind, zero, sites)
     hosts = [at for at, name in enumerate(groups.names) if name.startswith("/host")]
     memcg = events.column("memcg").to_numpy()
