@@ -506,6 +506,7 @@ static bool charge_pages(struct sim *S, int cpu, int memcg, int nr, uint32_t gfp
 
 static void uncharge_pages(struct sim *S, int cpu, int memcg, int nr, bool through_stock)
 {
+	count(S, KMEM_STATISTIC);
 	counter_uncharge(S, COUNTER_KMEM, memcg, nr);
 	if (through_stock && memcg > 1)
 		refill_stock(S, cpu, memcg, nr);
@@ -537,13 +538,15 @@ static inline void account_vmstat(struct sim *S, struct byte_stock *stock, int n
 				  int nr_bytes)
 {
 	int *bytes = flags & SLAB_RECLAIM_ACCOUNT ? &stock->reclaimable : &stock->unreclaimable;
+	int held;
 
 	if (unlikely(stock->node != node)) {
 		flush_vmstat(S, stock);
 		stock->node = node;
 	}
+	held = *bytes;
 	*bytes += nr_bytes;
-	if (abs(*bytes) > S->mode->batch) {
+	if (unlikely(abs(*bytes) > S->mode->batch) && (held || !S->mode->batch)) {
 		*bytes = 0;
 		count(S, VMSTAT_UPDATE);
 	}
@@ -558,8 +561,10 @@ static void drain(struct sim *S, int cpu)
 	if (!objcg)
 		return;
 	count(S, BYTE_STOCK_DRAIN);
-	if (stock->bytes >> shift)
+	if (stock->bytes >> shift) {
+		count(S, BYTE_STOCK_PAGES_BACK);
 		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
+	}
 	S->left[objcg].bytes += rest;
 	S->memcg[objcg].nr_charged_bytes += rest;
 	flush_vmstat(S, stock);
@@ -613,10 +618,7 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 	if (!charge_pages(S, cpu, memcg, nr + (rest > 0), gfp))
 		return false;
 	S->memcg[memcg].objcg_pages += nr + (rest > 0);
-	if (rest)
-		refill_bytes(S, cpu, memcg, (1 << shift) - rest, true, node, flags, nr_bytes);
-	else
-		count(S, VMSTAT_UPDATE);
+	refill_bytes(S, cpu, memcg, -rest & ((1 << shift) - 1), true, node, flags, nr_bytes);
 	return true;
 }
 

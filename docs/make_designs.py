@@ -40,7 +40,8 @@ the strategies themselves; a test compares.
 
 Parameters are at their defaults (`kmbench plugins list --json` has them all); the docstring of each
 file says what was posted and when, and what is completed here. Operations: `br` branches, `ptr`
-dependent loads, `pcpu` per-CPU operations, `irq` interrupts off and on, `rcu` read sections, `atom`
+dependent loads, `pcpu` per-CPU operations, `irq` interrupts off and on, `rcu` read sections, `call`
+function calls, `atom`
 atomics, `spin` spin locks; those of an object beyond what `none` does, counted where copy, slab and
 stock are at hand (`kmbench plugins costs`).
 """

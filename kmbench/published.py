@@ -10,6 +10,7 @@ In a scenario file::
     source = "Waiman Long, 2021"          # who published it, where
     tolerance = 0.3                       # of the value
     set = { "workload.size" = 64 }        # changes of the scenario for this figure, as --set does
+    against = { "workload.in_root" = true }  # more changes, for the second of two metrics only
     calibrates = true                     # not a prediction: the profile is scaled to meet it
     reason = "why it is missed"           # known and explained
 """
@@ -46,6 +47,8 @@ class Published(NamedTuple):
     source: str
     tolerance: float = 0.3
     settings: Mapping[str, str] = {}
+    against: Mapping[str, str] = {}
+    """Settings of the second metric alone, where they differ."""
     calibrates: bool = False
     reason: str = ""
 
@@ -59,10 +62,14 @@ class Published(NamedTuple):
             terms.append(Term(match[4], match[5]))
         return terms, match[3] or ""
 
+    def settings_of(self, term: int) -> dict[str, str]:
+        """The scenario's changes for the first (0) or second (1) metric."""
+        return {**self.settings, **(self.against if term else {})}
+
 
 _KINDS = {
     "what": str, "figure": str, "value": float, "unit": str, "source": str, "tolerance": float,
-    "set": dict, "calibrates": bool, "reason": str,
+    "set": dict, "against": dict, "calibrates": bool, "reason": str,
 }  # fmt: skip
 _NEEDED = ("what", "figure", "value", "unit", "source")
 _WORDS = {str: "a string", float: "a number", dict: "a table", bool: "true or false"}
@@ -95,10 +102,15 @@ def _entry(given: dict[str, Any], where: str) -> Published:
             f"{where}: figure = {given['figure']!r}: expected STRATEGY:METRIC, or two of them "
             "joined by ' / ' or ' - '"
         )
+    if given.get("against") and not _FIGURE.fullmatch(given["figure"])[3]:
+        raise UsageProblem(f"{where}: against: expected a figure of two metrics")
     if not given["value"]:
         raise UsageProblem(f"{where}: value: expected a number other than 0")
-    settings = {key: _text(value) for key, value in given.pop("set", {}).items()}
-    return Published(**given, settings=settings)
+    settings, against = (
+        {key: _text(value) for key, value in given.pop(name, {}).items()}
+        for name in ("set", "against")
+    )
+    return Published(**given, settings=settings, against=against)
 
 
 def _text(value: Any) -> str:

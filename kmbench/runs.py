@@ -18,7 +18,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from kmbench.analysis.pricing import PRICED, PRICED_FROM, price_runs
+from kmbench.analysis.pricing import (
+    PRICED,
+    PRICED_FROM,
+    latency_figures,
+    path_prices,
+    price_runs,
+)
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
@@ -33,7 +39,15 @@ from kmbench.shrinker import NO_SHRINKER
 from kmbench.simulate import Outcome, Timing, simulate
 from kmbench.store.dataset import Results, write_run
 from kmbench.strategy import Strategy
-from kmbench.tabulate import access_table, cache_table, failure_table, op_table, timeline_table
+from kmbench.tabulate import (
+    access_table,
+    cache_table,
+    failure_table,
+    latency_table,
+    op_table,
+    strategy_paths,
+    timeline_table,
+)
 from kmbench.unused import refuse_unused
 from kmbench.workload import OpenWorkload
 
@@ -136,7 +150,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             k: v
             for k, v in asdict(scenario).items()
             if k not in ("strategies", "folder", "description", "hardware", "published")
-            and (v or k not in ("reclaim", "shrinkers"))
+            and (v or k not in ("reclaim", "shrinkers", "latency"))
         },
         "workload": given,
         "trace": workload.trace_hash,
@@ -183,8 +197,13 @@ def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) ->
     return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
-        plan.memory,
+        plan.memory, _prices(plan) if scenario.latency else None,
     )  # fmt: skip
+
+
+def _prices(plan: Plan) -> np.ndarray:
+    """Nanoseconds of every path at the scenario's hardware, by row."""
+    return path_prices(strategy_paths(plan.strategy, plan.parameters), plan.scenario.profile())
 
 
 def perform(plan: Plan) -> tuple:
@@ -207,6 +226,8 @@ def collect(plan: Plan, outcome: Outcome, began: float) -> tuple:
         "ops": op_table(outcome, plan.strategy, plan.parameters, plan.run_id),
         "failures": failure_table(outcome, plan.run_id),
     }
+    if plan.scenario.latency:
+        tables["latency"] = latency_table(outcome, setup, plan.run_id)
     if plan.memory:
         tables["accesses"] = access_table(outcome, setup, plan.run_id)
     return run_row(plan, outcome, tables), tables, timing_row(plan, outcome, began)
@@ -243,6 +264,7 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "status": "ok",
         "model_ns": outcome.model_ns,
         **metrics,
+        **(latency_figures(_frame(tables["latency"])) if "latency" in tables else {}),
     }
     known = pl.DataFrame({name: [row[name]] for name in PRICED_FROM})
     priced = price_runs(known, _frame(tables["ops"]), plan.scenario.profile())

@@ -54,6 +54,7 @@ class Scenario:
     the run model what happens when memory runs out; without either it does not.
     `sample_every` is the model time between timeline samples ("0 ns": only where the workload asks
     for one).  `teardown` frees everything at the end and reports what stayed charged (metric A7).
+    `latency` keeps histograms of what each allocation and free costs, by group (metrics T8, T9).
     `allocator` is "slub" or "slab", `era` the kernel release whose allocator it is, by default the
     last one that has it; a recording runs on SLUB in the era that it was recorded in.
     `hardware` is the profile that prices operations, by name or as a TOML file; a scenario file
@@ -71,6 +72,7 @@ class Scenario:
     sample_every: str = "100 ms"
     seed: int = 0
     teardown: bool = False
+    latency: bool = False
     strategies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shrinkers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reclaim: Mapping[str, Any] = field(default_factory=dict)
@@ -94,8 +96,9 @@ class Scenario:
             raise UsageProblem(
                 f"{self.name}: machine.page_size = {m.page_size}: expected a power of two"
             )
-        if not isinstance(self.teardown, bool):
-            raise UsageProblem(f"{self.name}: teardown = {self.teardown!r}: expected true or false")
+        for name in ("teardown", "latency"):
+            if not isinstance(given := getattr(self, name), bool):
+                raise UsageProblem(f"{self.name}: {name} = {given!r}: expected true or false")
         if self.allocator not in ALLOCATORS:
             raise unknown("allocator", str(self.allocator), ALLOCATORS).within(self.name)
         if self.era and self.era not in ERAS:

@@ -20,8 +20,11 @@ from kmbench.core.events import (
     SHRINK,
 )
 from kmbench.core.grow import grow
+from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.latency import PRICE_TABLE, with_latency
 from kmbench.core.load import load_initial
 from kmbench.core.loop import engine
+from kmbench.core.paths import ALLOC_PATH, ARRAY_ALLOC, ARRAY_FREE, FREE_PATH
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS, TOTAL_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.core.specialise import Engine, specialise
@@ -75,7 +78,9 @@ class Simulation:
         sample_every: int = 0,
         look_ahead: bool | None = None,
         memory: Memory | None = None,
+        prices: np.ndarray | None = None,
     ):
+        """`prices`: ns of every path, by row, for histograms of latency (core.latency)."""
         check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
         if strategy.growth:
@@ -93,6 +98,10 @@ class Simulation:
         hooks = strategy.resolved_hooks()
         if memory:
             self.S = memory.join(self.S, setup, accounting, hooks, self.P)
+        if prices is not None:
+            on_slab = SLAB_TABLE in self.S._fields
+            always = (ARRAY_ALLOC, ARRAY_FREE) if on_slab else (ALLOC_PATH, FREE_PATH)
+            self.S = with_latency(self.S, prices, *always)
         self.look_ahead = (
             setup.nr_objects >= LOOK_AHEAD_OBJECTS if look_ahead is None else look_ahead
         )
@@ -265,10 +274,11 @@ def simulate(
     teardown: bool,
     progress: Callable[[int], None] = lambda nr: None,
     memory: Memory | None = None,
+    prices: np.ndarray | None = None,
 ) -> Outcome:
     """Run a workload through a strategy from the first event to the last."""
     simulation = Simulation(
-        workload.setup, strategy, parameters, seed, sample_every, memory=memory
+        workload.setup, strategy, parameters, seed, sample_every, memory=memory, prices=prices
     )
     S = simulation.S
     engine_s = reader_s = 0.0
@@ -298,7 +308,9 @@ def simulate(
         final_figures(S), Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:
-        counts = S.k.copy(), S.path.copy()
+        counted = ("k", "path", *(["spent"] if PRICE_TABLE in S._fields else []))
+        counts = [getattr(S, name).copy() for name in counted]
         outcome = outcome._replace(leak_pages=simulation.teardown())
-        S.k[:], S.path[:] = counts
+        for name, before in zip(counted, counts, strict=True):
+            getattr(S, name)[:] = before
     return outcome

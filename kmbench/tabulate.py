@@ -8,6 +8,8 @@ import pyarrow as pa
 from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
 from kmbench.core.jit import SLAB_TABLE
+from kmbench.core.latency import BUCKETS as LATENCY_BUCKETS
+from kmbench.core.latency import OPS, bounds
 from kmbench.core.paths import (
     ALLOC_PATH,
     ARRAY_ALLOC,
@@ -16,6 +18,7 @@ from kmbench.core.paths import (
     PATHS,
     PLUGIN_PATH,
     Ops,
+    Path,
 )
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
@@ -82,6 +85,13 @@ def _sampled(
     return pa.concat_tables(parts)
 
 
+def strategy_paths(strategy: Strategy, parameters: dict) -> list[tuple[int, Path]]:
+    """Row and path of everything that a run of the strategy can pass, with its operations."""
+    known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
+    other = strategy.path_ops(parameters)
+    return [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
+
+
 def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str) -> pa.Table:
     """One row per path that was taken, with its operations in all."""
     counts = outcome.S.path["count"].copy()
@@ -90,9 +100,7 @@ def op_table(outcome: Outcome, strategy: Strategy, parameters: dict, run_id: str
     on_slab = SLAB_TABLE in outcome.S._fields
     counts[ARRAY_ALLOC if on_slab else ALLOC_PATH] = k["nr_allocs"] + k["nr_internal"]
     counts[ARRAY_FREE if on_slab else FREE_PATH] = k["nr_frees"]
-    known = [*enumerate(PATHS), *enumerate(strategy.paths, PLUGIN_PATH)]
-    other = strategy.path_ops(parameters)
-    known = [(row, path._replace(ops=other.get(path.name, path.ops))) for row, path in known]
+    known = strategy_paths(strategy, parameters)
     taken = [(path, int(counts[row])) for row, path in known if counts[row]]
     columns: dict = {
         "path": [path.name for path, _ in taken],
@@ -134,3 +142,22 @@ def access_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
         columns[name] = percentile(latency[memcg, phase], share)
     return make_table("accesses", columns, run_id)
+
+
+def latency_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
+    """One row per group, operation and bucket that is not empty; runs that ask for it only."""
+    nr = outcome.S.spent["nr"].reshape(-1, len(OPS), LATENCY_BUCKETS)
+    memcg, op, bucket = np.nonzero(nr)
+    edges = bounds()
+    return make_table(
+        "latency",
+        {
+            "memcg": memcg,
+            "group": (memcg.astype(np.int32), ["-", *(group.name for group in setup.groups)]),
+            "op": (op.astype(np.int32), list(OPS)),
+            "low": edges[bucket],
+            "high": edges[bucket + 1],
+            "count": nr[memcg, op, bucket],
+        },
+        run_id,
+    )

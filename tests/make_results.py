@@ -84,6 +84,16 @@ def ops(per_alloc: int, allocs: int) -> dict[str, Any]:
     }
 
 
+def latency(per_alloc: int) -> dict[str, Any]:
+    """Of two groups: three in four allocations take 10 ns a step, one in four ten times as long."""
+    return {
+        "memcg": [2, 2, 3, 3], "group": ["/web", "/web", "/db", "/db"],
+        "op": ["alloc", "alloc", "alloc", "free"],
+        "low": [10 * per_alloc, 100 * per_alloc, 10 * per_alloc, 8],
+        "high": [11 * per_alloc, 104 * per_alloc, 11 * per_alloc, 9], "count": [500, 250, 250, 900],
+    }  # fmt: skip
+
+
 def write(folder: Path, strategy: str, seed: int = 0, **changes: Any) -> str:
     """Store one run and return its id; ``changes`` replace columns of ``runs``."""
     share, slabs, per_alloc = MODEL[strategy]
@@ -95,6 +105,7 @@ def write(folder: Path, strategy: str, seed: int = 0, **changes: Any) -> str:
         "timeline": make_table("timeline", timeline(share, noise), run_id),
         "caches": make_table("caches", caches(slabs + seed % 3), run_id),
         "ops": make_table("ops", ops(per_alloc, 1000), run_id),
+        "latency": make_table("latency", latency(per_alloc), run_id),
     }
     lost = np.zeros((2, NR_CAUSES), np.int64)
     lost[:, 1] = 32_000 if strategy == "none" else 0

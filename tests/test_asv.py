@@ -11,10 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from kmbench.analysis.report import gather, report_html
 from kmbench.analysis.speed import compare_speed, speed_grid
 from kmbench.cli import app
 from kmbench.errors import UsageProblem
+from kmbench.store.dataset import open_results
 from kmbench.store.speed import import_asv, open_speed
+from make_results import write_all
 
 ROOT = Path(__file__).parent.parent
 BENCHMARK = "simulated.Simulated.track_events_per_second"
@@ -75,6 +78,18 @@ def test_commits_compare_on_their_own_machine(tmp_path):
     )
     newest = compare_speed(speed, "machine", "here")
     assert set(newest["commit"]) == {NEW}
+
+
+def test_the_report_has_every_machine_and_commit(tmp_path):
+    for machine in ("here", "there"):
+        write_asv(tmp_path, machine, OLD, [1e6, 2e6])
+        write_asv(tmp_path, machine, NEW, [3e6, 2e6], date=1_700_000_900_000)
+    out = write_all(tmp_path / "out")
+    import_asv(tmp_path, out)
+    content = gather(open_results(out))
+    rows = content.tables["speed"].select("machine", "commit", "value", "ratio").rows()
+    assert len(rows) == 8 and ("there", NEW, 3e6, 3.0) in rows and ("here", OLD, 2e6, 1.0) in rows
+    assert 'id="t-speed"' in report_html(content)
 
 
 def test_importing_again_replaces(tmp_path):

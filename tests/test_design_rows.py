@@ -410,6 +410,16 @@ def test_slab_statistics_come_by_the_page_from_5_14():
     assert updates == {False: 12, True: 3}  # 1032 bytes each: at 4 x 1032 > 4096
 
 
+def test_the_first_slab_bytes_wait_in_the_stock_however_many_they_are():
+    run = Run("linux-6.18", [slabs_of(1)])
+    (first,) = run.alloc(memcg=3)
+    assert run.passed("vmstat_update") == 0  # 4104 bytes, more than a page
+    run.free([first])
+    assert run.passed("vmstat_update") == 0  # and none again
+    run.alloc(2, memcg=3)
+    assert run.passed("vmstat_update") == 1
+
+
 @of_every_design
 def test_deletion(name, allocator):
     run = Run(name)
@@ -481,16 +491,18 @@ def test_root_accounted_by_the_option_of_souhlal_v1():
 
 
 ALLOC = per_design(
-    costa_2012="br 1, ptr 2, rcu 1", souhlal_2012_v1="br 4, ptr 3, rcu 1",
-    souhlal_2012_v2="br 4, ptr 3, rcu 1", kamezawa_2012="br 3, ptr 3, rcu 1",
-    ubc_2006="br 3, ptr 2, irq 1, spin 1", tcp_memcontrol="br 3, ptr 2, atom 1",
-    linux_3__8="br 4, ptr 4, rcu 1", linux_5__9="br 15, ptr 8, pcpu 6, rcu 5, irq 2",
-    linux_6__18="br 13, ptr 4, pcpu 3, rcu 1", others="br 3, ptr 3, pcpu 2, rcu 1",
+    costa_2012="br 1, ptr 2, rcu 1, call 1", souhlal_2012_v1="br 4, ptr 3, rcu 1, call 1",
+    souhlal_2012_v2="br 4, ptr 3, rcu 1, call 1", kamezawa_2012="br 3, ptr 3, rcu 1, call 1",
+    ubc_2006="br 3, ptr 2, irq 1, spin 1, call 2", tcp_memcontrol="br 3, ptr 2, atom 1, call 1",
+    linux_3__8="br 4, ptr 4, rcu 1, call 1",
+    linux_5__9="br 15, ptr 8, pcpu 6, rcu 5, irq 2, call 4",
+    linux_6__18="br 13, ptr 4, pcpu 3, rcu 1, call 4", others="br 3, ptr 3, pcpu 2, rcu 1, call 2",
 )  # fmt: skip
 FREE = per_design(
     costa_2012="0", souhlal_2012_v1="br 1, ptr 1, atom 2", souhlal_2012_v2="br 1, ptr 1, atom 2",
     ubc_2006=ALLOC["ubc-2006"], tcp_memcontrol=ALLOC["tcp-memcontrol"],
-    linux_5__9="br 9, ptr 6, pcpu 4, rcu 2, irq 2", linux_6__18="br 9, ptr 4, pcpu 3, rcu 1",
+    linux_5__9="br 9, ptr 6, pcpu 4, rcu 2, irq 2, call 4",
+    linux_6__18="br 9, ptr 4, pcpu 3, rcu 1, call 3",
     others="br 1, ptr 1",
 )  # fmt: skip
 
@@ -510,10 +522,10 @@ def test_unused(name):
     """No group but the root: nothing where a static key is off, and in Costa's fast path."""
     cost = fast_path(PLUGINS.strategy(name))
     tested = {
-        "souhlal-2012-v1": ("br 4, ptr 2, rcu 1", "br 4, ptr 2, rcu 1"),
-        "souhlal-2012-v2": ("br 4, ptr 2, rcu 1", "0"),
-        "kamezawa-2012": ("br 3, ptr 2, rcu 1", "0"),
-        "costa-2012": ("br 1, ptr 2, rcu 1", "0"),  # the lookup in d_alloc
+        "souhlal-2012-v1": ("br 4, ptr 2, rcu 1, call 1",) * 2,
+        "souhlal-2012-v2": ("br 4, ptr 2, rcu 1, call 1", "0"),
+        "kamezawa-2012": ("br 3, ptr 2, rcu 1, call 1", "0"),
+        "costa-2012": ("br 1, ptr 2, rcu 1, call 1", "0"),  # the lookup in d_alloc
     }
     assert (spoken(cost.unused), spoken(cost.unused_other)) == tested.get(name, ("0", "0"))
     assert spoken(cost.unused_slab) == ("br 1, ptr 1" if name == "costa-2012" else "0")

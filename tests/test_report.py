@@ -59,6 +59,10 @@ def test_content_by_hand(tmp_path):
     }  # fmt: skip
     caches = content.tables["caches"].filter(context=0, strategy="none")
     assert set(caches["cache"]) == {"dentry", "kmalloc-64"}
+    latency = content.tables["latency"].filter(context=0, strategy="none", op="alloc")
+    shares = {group: list(part["share"]) for (group,), part in latency.group_by("group")}
+    assert shares == {"": [1, 0.25], "/web": [1, 1 / 3], "/db": [1]}
+    assert content.tables["speed"].height == 0
 
 
 def test_timelines_are_of_runs_that_share_workload_and_seed(tmp_path):

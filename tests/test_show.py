@@ -11,6 +11,7 @@ from kmbench.analysis import show
 from kmbench.analysis.perfetto import trace_events, write_perfetto
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import open_results, write_run
+from kmbench.trace.importers.snapshots import kernel_bytes, read_memory_stat, read_slabinfo
 
 
 @pytest.fixture
@@ -84,6 +85,51 @@ def test_memcg_files(run):
     assert "db/memory.kmem.limit_in_bytes:9223372036854771712" in lines
     assert "db/memory.limit_in_bytes:8192" in lines
     assert "limit" not in show.memcg_text(show.groups_at(run, 1))
+
+
+def test_memcg_files_of_cgroup_v2(run):
+    groups = show.groups_at(run, 1).with_columns(
+        memory_limit=show.pl.when(show.pl.col("memcg") == 4).then(8192).otherwise(-1)
+    )
+    lines = show.memcg_text(groups, 2).splitlines()
+    usage = dict(groups.select(pl.col("group").cast(pl.String), "memory_usage").iter_rows())
+    assert f"web/memory.current:{usage['/web']}" in lines
+    assert "web/memory.max:max" in lines and "db/memory.max:8192" in lines
+    assert any(line.startswith("web/php/memory.events:max ") for line in lines)
+
+
+def test_memory_stat_is_read_back_by_the_importer(run, tmp_path):
+    groups, caches = show.groups_at(run, 1), show.caches_at(run, 1)
+    path = tmp_path / "stat"
+    path.write_text(show.stat_text(groups, caches, 2) + "\n")
+    read = {reading.group: reading for reading in read_memory_stat(path)}
+    billed = dict(groups.select(pl.col("group").cast(pl.String), "billed_slab").iter_rows())
+    assert read["/web"].rows["slab"] == billed["/web"] + billed["/web/php"]
+    assert read["/"].rows["slab"] == sum(billed.values())
+    for row in groups.iter_rows(named=True):
+        assert kernel_bytes(read[row["group"]].rows) == row["kmem_usage"]
+        assert read[row["group"]].t == row["t"]
+    limited = groups.with_columns(memory_limit=pl.when(memcg=2).then(8192).otherwise(-1))
+    path.write_text(show.stat_text(limited, caches, 1))
+    limits = {r.group: r.rows["hierarchical_memory_limit"] for r in read_memory_stat(path)}
+    assert limits["/web"] == limits["/web/php"] == 8192 and limits["/db"] == show.UNLIMITED
+
+
+def test_slabs_of_copies_are_their_groups(run, tmp_path):
+    groups = show.groups_at(run, 1)
+    caches = show.caches_at(run, 1).with_columns(
+        root=pl.Series([0, 1]), memcg=pl.Series([0, 3]), name=pl.Series(["dentry", "dentry(php)"])
+    )
+    path = tmp_path / "slabinfo"
+    path.write_text(show.slabinfo_text(show.copies_of(caches, groups, "/web/php")))
+    (snapshot,) = read_slabinfo(path)
+    assert {name: row.total for name, row in snapshot.rows.items()} == {"dentry": 64}
+    assert show.slabinfo_text(show.copies_of(caches, groups, "/db")) == show.SLABINFO_HEADER
+    path.write_text(show.stat_text(groups, caches, 2))
+    slabs = {reading.group: reading.rows["slab"] for reading in read_memory_stat(path)}
+    assert slabs == {"/": 4096, "/web": 4096, "/web/php": 4096, "/db": 0}
+    with pytest.raises(UsageProblem, match="unknown group '/wen'"):
+        show.copies_of(caches, groups, "/wen")
 
 
 # --- perfetto ---

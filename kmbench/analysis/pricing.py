@@ -9,15 +9,20 @@ so that hardware threads of the own core have their share.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from kmbench.core.paths import Path
 from kmbench.hardware.profile import Profile
-from kmbench.store.schema import LINE_VECTOR, VECTOR
+from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
-__all__ = ["PRICED", "PRICED_FROM", "closed_loop", "fetch_ns", "near_ns", "price", "price_runs"]
+__all__ = [
+    "LATENCIES", "PRICED", "PRICED_FROM", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
+    "path_prices", "price", "price_runs",
+]  # fmt: skip
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
 ALLOC_PHASES = ("alloc", "slab", "page")
@@ -27,6 +32,8 @@ PRICED_FROM = (
     "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "hot_line_writes"
 )  # fmt: skip
 """Columns of ``runs`` that these are worked out from, beside the table ``ops``."""
+LATENCIES = ("alloc_p50_ns", "alloc_p99_ns", "alloc_p999_ns", "free_p99_ns")
+"""Columns of ``runs`` that a run with ``latency = true`` has for the profile it ran with alone."""
 TINY_NS = 1e-9
 
 
@@ -45,9 +52,10 @@ def _row_ns(profile: Profile) -> pl.Expr:
     load = phase.replace_strict(levels, default=profile.ns("ptr_l1"), return_dtype=pl.Float64)
     costs = {kind: pl.lit(profile.ns(kind)) for kind in VECTOR if kind != "ptr"}
     costs |= {"ptr": load, "near": pl.lit(near_ns(profile))}
-    costs |= {"far": pl.lit(profile.ns("line_remote")), "wait": pl.lit(profile.ns("wait"))}
+    costs |= {"far": pl.lit(profile.ns("line_remote"))}
+    costs |= {kind: pl.lit(profile.ns(kind)) for kind in ("wait", *CALLS)}
     return pl.sum_horizontal(
-        pl.col(kind).fill_null(0) * costs[kind] for kind in (*VECTOR, *LINE_VECTOR)
+        pl.col(kind).fill_null(0) * costs[kind] for kind in (*VECTOR, *LINE_VECTOR, *CALLS)
     )
 
 
@@ -57,6 +65,27 @@ def price(ops: pl.LazyFrame, profile: Profile) -> pl.LazyFrame:
     return ops.group_by("run_id", pl.col("phase").cast(pl.String)).agg(
         ns=_row_ns(profile).sum(), waits=wait.sum()
     )
+
+
+def path_prices(paths: Iterable[tuple[int, Path]], profile: Profile) -> np.ndarray:
+    """float64 ns of one passage of each of `paths`, at their rows."""
+    rows, known = zip(*paths, strict=True)
+    frame = pl.DataFrame([{"phase": path.phase, **path.ops._asdict()} for path in known])
+    prices = np.zeros(max(rows) + 1)
+    prices[list(rows)] = frame.select(_row_ns(profile))[:, 0].to_numpy()
+    return prices
+
+
+def latency_figures(table: pl.LazyFrame) -> dict[str, float | None]:
+    """Percentiles over all groups: the upper end, in ns, of the bucket that each falls into."""
+    frame = table.with_columns(pl.col("op").cast(pl.String)).collect()
+    figures: dict[str, float | None] = {}
+    for name in LATENCIES:
+        op, share, _ = name.split("_")
+        one = frame.filter(op=op).group_by("high").agg(pl.col("count").sum()).sort("high")
+        reached = one["count"].cum_sum() >= float(f"0.{share[1:]}") * one["count"].sum()
+        figures[name] = float(one.filter(reached)["high"][0]) if one.height else None
+    return figures
 
 
 def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.DataFrame:
@@ -71,6 +100,10 @@ def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.Da
     rows = [_run_prices(row, by_run.get(str(row["run_id"]), {}), profile)
             for row in runs.iter_rows(named=True)]  # fmt: skip
     columns = [pl.Series(name, [row[name] for row in rows], pl.Float64) for name in PRICED]
+    other = [name for name in LATENCIES if name in runs.columns]
+    if other:  # made with another profile, they have no price here
+        same = pl.col("hardware") == profile.label
+        columns += [pl.when(same).then(pl.col(name)).alias(name) for name in other]
     return runs.with_columns(*columns, hardware=pl.lit(profile.label))
 
 

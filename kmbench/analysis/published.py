@@ -103,28 +103,35 @@ def _judge_one(
     path: str | Path, scenario: Scenario, plugins: Plugins, out: str | Path, progress: Callable
 ) -> list[Verdict]:
     made: dict[tuple, Results] = {}
+    wanted: dict[tuple, set[str]] = {}  # settings -> strategies
+    for entry in scenario.published:
+        for nr, term in enumerate(entry.terms[0]):
+            key = tuple(sorted(entry.settings_of(nr).items()))
+            wanted.setdefault(key, set()).add(term.strategy)
 
-    def results(entry: Published) -> Results:
-        """The runs of an entry's strategies under its settings, made once."""
-        key = tuple(sorted(entry.settings.items()))
+    def results(settings: dict[str, str]) -> Results:
+        """The runs of all strategies wanted under these settings, made once."""
+        key = tuple(sorted(settings.items()))
         if key not in made:
-            same = [e for e in scenario.published if e.settings == entry.settings]
-            names = {term.strategy for e in same for term in e.terms[0]}
-            changed = replace(load_scenario(path, entry.settings), name=scenario.name)
-            made[key] = run(changed, sorted(names), out=out, plugins=plugins, progress=progress)
+            changed = replace(load_scenario(path, settings), name=scenario.name)
+            made[key] = run(
+                changed, sorted(wanted[key]), out=out, plugins=plugins, progress=progress
+            )
         return made[key]
 
     profile = scenario.profile()
     for entry in scenario.published:
         if entry.calibrates:
-            profile = calibrated(profile, entry, results(entry))
+            profile = calibrated(profile, entry, results)
     return [
-        Verdict(scenario.name, profile.label, entry, _figure(entry, results(entry), profile))
+        Verdict(scenario.name, profile.label, entry, _figure(entry, results, profile))
         for entry in scenario.published
     ]
 
 
-def calibrated(profile: Profile, entry: Published, results: Results) -> Profile:
+def calibrated(
+    profile: Profile, entry: Published, results: Callable[[dict[str, str]], Results]
+) -> Profile:
     """`profile` scaled such that `entry` is met, where no line between CPUs has a part in it."""
     ours, fixed = (_figure(entry, results, p) for p in (profile, profile.scaled(0)))
     value = entry.value
@@ -136,10 +143,12 @@ def calibrated(profile: Profile, entry: Published, results: Results) -> Profile:
     return profile.scaled((value - fixed) / (ours - fixed))
 
 
-def _figure(entry: Published, results: Results, profile: Profile) -> float | None:
-    runs = load_runs(results, results.run_ids(), hardware=profile)
+def _figure(
+    entry: Published, results: Callable[[dict[str, str]], Results], profile: Profile
+) -> float | None:
     terms, sign = entry.terms
-    values = [_value(runs, term) for term in terms]
+    values = [_value(results(entry.settings_of(nr)), term, profile)
+              for nr, term in enumerate(terms)]  # fmt: skip
     if any(value is None for value in values):
         return None
     if not sign:
@@ -149,7 +158,8 @@ def _figure(entry: Published, results: Results, profile: Profile) -> float | Non
     return values[0] / values[1] if values[1] else None
 
 
-def _value(runs: pl.DataFrame, term: Term) -> float | None:
+def _value(results: Results, term: Term, profile: Profile) -> float | None:
+    runs = load_runs(results, results.run_ids(), hardware=profile)
     name = select_metrics([term.metric])[0].name
     return runs.filter(pl.col("strategy") == term.strategy)[name].mean()
 

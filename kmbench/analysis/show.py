@@ -1,15 +1,19 @@
-"""One run as the kernel's own files show it, at any sample: /proc/slabinfo and memory.kmem.*."""
+"""One run as the kernel's own files show it, at any sample: slabinfo and memory.*."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import polars as pl
 
-from kmbench.errors import UsageProblem
+from kmbench.errors import UsageProblem, unknown
 from kmbench.store.dataset import Run
 
-__all__ = ["caches_at", "groups_at", "memcg_text", "parse_time", "sample_at", "slabinfo_text"]
+__all__ = [
+    "caches_at", "copies_of", "groups_at", "memcg_text", "parse_time", "sample_at", "slabinfo_text",
+    "stat_text",
+]  # fmt: skip
 
 # Linux 6.18 mm/slab_common.c:print_slabinfo_header, cache_show
 SLABINFO_HEADER = (
@@ -82,6 +86,55 @@ def slabinfo_text(caches: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def copies_of(caches: pl.DataFrame, groups: pl.DataFrame, group: str) -> pl.DataFrame:
+    """Those rows of :func:`caches_at` that a group's memory.kmem.slabinfo has, named as their root.
+
+    Linux 3.8 to 5.8 mm/slab_common.c:memcg_slab_show; later kernels share caches, and the file is
+    empty.  Raises :class:`UsageProblem` for a group that does not exist at the sample.
+    """
+    rows = dict(groups.select(pl.col("group").cast(pl.String), "memcg").iter_rows())
+    if group not in rows:
+        raise unknown("group", group, rows)
+    names = dict(caches.select("cache", pl.col("name").cast(pl.String)).iter_rows())
+    copies = caches.filter(pl.col("memcg") == rows[group])
+    found = [names[row] for row in copies["root"]]
+    return copies.with_columns(name=pl.Series(found, dtype=pl.String))
+
+
+def stat_text(groups: pl.DataFrame, caches: pl.DataFrame, version: int) -> str:
+    """memory.stat of every group, after lines ``# SECONDS GROUP``, as far as the model knows it.
+
+    Of cgroup v2 (6.18 mm/memcontrol.c:memcg_stat_format) ``kernel`` and ``slab`` with descendants,
+    in bytes: slabs of the groups' copies where there are copies, else the slots billed.  The file
+    of v1 has no kernel memory, but ``hierarchical_memory_limit`` (memcg1_stat_format).  No final
+    newline.
+    """
+    rows = {row["memcg"]: row for row in groups.iter_rows(named=True)}
+    copies = caches.filter(pl.col("memcg") > 0).group_by("memcg").agg(pl.col("slab_bytes").sum())
+    slabs = dict(copies.iter_rows()) or {memcg: row["billed_slab"] for memcg, row in rows.items()}
+    slab = dict.fromkeys(rows, 0)
+    lines = []
+    for memcg in rows:
+        for above in _upwards(rows, memcg):
+            slab[above] += slabs.get(memcg, 0)
+    for memcg, row in rows.items():
+        lines.append(f"# {row['t'] / 1e9:.9f} {row['group']}")
+        if version == 2:
+            lines += [f"kernel {row['kmem_usage']}", f"slab {slab[memcg]}"]
+        else:
+            limits = [rows[above]["memory_limit"] for above in _upwards(rows, memcg)]
+            given = [limit for limit in limits if limit is not None and limit >= 0]
+            lines.append(f"hierarchical_memory_limit {min(given, default=UNLIMITED)}")
+    return "\n".join(lines)
+
+
+def _upwards(rows: dict[int, dict], memcg: int) -> Iterator[int]:
+    """A group and those above it."""
+    while memcg in rows:
+        yield memcg
+        memcg = rows[memcg]["parent"]
+
+
 # file of the memory controller -> column of `timeline`
 _FILES = {
     "memory.usage_in_bytes": "memory_usage",
@@ -92,19 +145,27 @@ _FILES = {
     "memory.kmem.max_usage_in_bytes": "kmem_max_usage",
     "memory.kmem.failcnt": "kmem_failcnt",
 }
+_FILES_V2 = {
+    "memory.current:": "memory_usage",
+    "memory.max:": "memory_limit",
+    "memory.events:max ": "memory_failcnt",
+}
 
 
-def memcg_text(groups: pl.DataFrame) -> str:
+def memcg_text(groups: pl.DataFrame, version: int = 1) -> str:
     """The rows of :func:`groups_at` as ``grep -r . memory.*`` prints the files: path:value.
 
-    No final newline.  Files whose value was not recorded are left out.
+    `version`: 1 or 2, of cgroups.  No final newline.  Files whose value was not recorded are left
+    out.
     """
+    files = {f"{file}:": column for file, column in _FILES.items()} if version == 1 else _FILES_V2
+    unset = UNLIMITED if version == 1 else "max"
     lines = []
     for group in groups.iter_rows(named=True):
         path = str(group["group"]).strip("/")
-        for file, column in _FILES.items():
+        for file, column in files.items():
             value = group[column]
             if value is not None:
-                shown = UNLIMITED if column.endswith("_limit") and value < 0 else value
-                lines.append(f"{path + '/' if path else ''}{file}:{shown}")
+                shown = unset if column.endswith("_limit") and value < 0 else value
+                lines.append(f"{path + '/' if path else ''}{file}{shown}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -22,7 +22,13 @@ __all__ = ["command"]
     help="Folder of results.",
 )  # fmt: skip
 @click.option("--slabinfo", is_flag=True, help="Caches in the format of /proc/slabinfo.")
+@click.option("--group", metavar="PATH", help="With --slabinfo: the group's memory.kmem.slabinfo.")
 @click.option("--memcg", is_flag=True, help="The memory.* files of every group.")
+@click.option("--stat", is_flag=True, help="The memory.stat of every group.")
+@click.option(
+    "--cgroup", "version", type=click.Choice(["1", "2"]), default="1", show_default=True,
+    help="With --memcg and --stat: whose files.",
+)  # fmt: skip
 @click.option(
     "--perfetto", metavar="FILE.json[.gz]", type=click.Path(path_type=Path, dir_okay=False),
     help="Write all counters over model time for ui.perfetto.dev.",
@@ -33,19 +39,25 @@ def command(
     run: str,
     folder: Path,
     slabinfo: bool,
+    group: str | None,
     memcg: bool,
+    stat: bool,
+    version: str,
     perfetto: Path | None,
     at: str | None,
     as_json: bool,
 ) -> None:
     """Show the run whose id starts with RUN (or the only run of the strategy RUN).
 
-    Without --slabinfo and --memcg: what was run, and its metrics.
+    Without --slabinfo, --memcg and --stat: what was run, and its metrics.
     """
     from kmbench.analysis.show import parse_time
     from kmbench.analysis.tables import as_json as as_json_text
+    from kmbench.errors import UsageProblem
     from kmbench.store.dataset import open_results
 
+    if group is not None and not slabinfo:
+        raise UsageProblem("--group: expected with --slabinfo")
     when = None if at is None else parse_time(at)
     found = open_results(folder).run(run)
     if perfetto:
@@ -57,29 +69,43 @@ def command(
         emit(f"{text}\n".encode(), None)
         return
     with found.reading():
-        if slabinfo or memcg:
-            text = _files(found, slabinfo, memcg, when, as_json)
+        if slabinfo or memcg or stat:
+            wanted = _Wanted(slabinfo, group, memcg, stat, int(version))
+            text = _files(found, wanted, when, as_json)
         else:
             text = as_json_text(_facts(found)) if as_json else _summary(found)
     emit(f"{text}\n".encode(), None)
 
 
-def _files(run: Run, slabinfo: bool, memcg: bool, when: int | None, as_json: bool) -> str:
+class _Wanted(NamedTuple):
+    """Which of the kernel's files."""
+
+    slabinfo: bool
+    group: str | None
+    memcg: bool
+    stat: bool
+    version: int
+
+
+def _files(run: Run, wanted: _Wanted, when: int | None, as_json: bool) -> str:
     """The kernel's files at the sample of time ``when`` (ns), as text or as JSON."""
     from kmbench.analysis import show
     from kmbench.analysis.tables import as_json as as_json_text
 
     sample, t = show.sample_at(run, when)
+    caches, groups = show.caches_at(run, sample), show.groups_at(run, sample)
     content: dict[str, Any] = {"run_id": run.run_id, "sample": sample, "t": t}
     texts = []
-    if slabinfo:
-        caches = show.caches_at(run, sample)
-        content["caches"] = caches.drop("run_id", "t", "sample").to_dicts()
-        texts.append(show.slabinfo_text(caches))
-    if memcg:
-        groups = show.groups_at(run, sample)
+    if wanted.slabinfo:
+        own = caches if wanted.group is None else show.copies_of(caches, groups, wanted.group)
+        content["caches"] = own.drop("run_id", "t", "sample").to_dicts()
+        texts.append(show.slabinfo_text(own))
+    if wanted.memcg:
+        texts.append(show.memcg_text(groups, wanted.version))
+    if wanted.stat:
+        texts.append(show.stat_text(groups, caches, wanted.version))
+    if wanted.memcg or wanted.stat:
         content["groups"] = groups.drop("run_id", "t", "sample").to_dicts()
-        texts.append(show.memcg_text(groups))
     return as_json_text(content) if as_json else "\n\n".join(texts)
 
 

@@ -3,7 +3,8 @@
 The compiled code counts passages only (one add); operation counts are passages times these vectors,
 and a hardware profile turns operations into time.  Vectors follow the named kernel functions, per
 passage, not per event: an allocation that finds the cpu freelist empty passes ``alloc`` and
-``alloc_cpu_partial``.
+``alloc_cpu_partial``.  Calls are those of functions that a compiled Linux 6.18 has as symbols: what
+the compiler inlined is not one.
 """
 
 from typing import NamedTuple
@@ -25,6 +26,7 @@ class Ops(NamedTuple):
     near: int = 0  # shared lines fetched from another CPU of the node
     far: int = 0  # from a CPU of another node
     wait: int = 0  # locks that another CPU held
+    call: int = 0  # function calls, with their returns; RCU sections and nested operations have own
 
 
 class Path(NamedTuple):
@@ -37,71 +39,71 @@ class Path(NamedTuple):
 
 PATHS = (
     # Linux 6.18 mm/slub.c:slab_alloc_node, ___slab_alloc
-    Path("alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, cas=1)),
-    Path("alloc_remote_freed", "alloc", Ops(br=2, ptr=1, cas=1, irq=1)),
-    Path("alloc_cpu_partial", "alloc", Ops(br=3, ptr=2, pcpu=2, cas=1, irq=1)),
-    Path("alloc_node_partial", "alloc", Ops(br=4, ptr=3, pcpu=1, cas=1, spin=1, irq=1)),
+    Path("alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, cas=1, call=1)),
+    Path("alloc_remote_freed", "alloc", Ops(br=2, ptr=1, cas=1, irq=1, call=1)),
+    Path("alloc_cpu_partial", "alloc", Ops(br=3, ptr=2, pcpu=2, cas=1, irq=1, call=1)),
+    Path("alloc_node_partial", "alloc", Ops(br=4, ptr=3, pcpu=1, cas=1, spin=1, irq=1, call=4)),
     Path("node_partial_extra", "alloc", Ops(br=1, ptr=2, cas=1)),
-    Path("alloc_new_slab", "alloc", Ops(br=4, ptr=2, pcpu=2, irq=1)),
+    Path("alloc_new_slab", "alloc", Ops(br=4, ptr=2, pcpu=2, irq=1, call=1)),
     # mm/slub.c:do_slab_free, __slab_free, put_cpu_partial, __put_partials
-    Path("free", "free", Ops(br=2, ptr=2, pcpu=1, cas=1)),
-    Path("free_cpu_slab_remote", "free", Ops(br=2, ptr=1, atom=1)),
-    Path("free_cpu_partial", "free", Ops(br=2, ptr=1, atom=1)),
-    Path("free_node_partial", "free", Ops(br=3, ptr=2, atom=1, spin=1)),
-    Path("free_to_cpu_partial", "free", Ops(br=3, ptr=2, pcpu=2, atom=1, irq=1)),
-    Path("free_full_to_node", "free", Ops(br=3, ptr=2, atom=1, spin=1)),
-    Path("drain_cpu_partial", "free", Ops(br=1, spin=1)),
+    Path("free", "free", Ops(br=2, ptr=2, pcpu=1, cas=1, call=1)),
+    Path("free_cpu_slab_remote", "free", Ops(br=2, ptr=1, atom=1, call=1)),
+    Path("free_cpu_partial", "free", Ops(br=2, ptr=1, atom=1, call=1)),
+    Path("free_node_partial", "free", Ops(br=3, ptr=2, atom=1, spin=1, call=3)),
+    Path("free_to_cpu_partial", "free", Ops(br=3, ptr=2, pcpu=2, atom=1, irq=1, call=2)),
+    Path("free_full_to_node", "free", Ops(br=3, ptr=2, atom=1, spin=1, call=3)),
+    Path("drain_cpu_partial", "free", Ops(br=1, spin=1, call=3)),
     Path("drained_slab", "free", Ops(br=2, ptr=2)),
     # mm/slub.c:alloc_from_pcs, free_to_pcs
-    Path("sheaf_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1)),
-    Path("sheaf_free", "free", Ops(br=2, ptr=1, pcpu=1, irq=1)),
+    Path("sheaf_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),
+    Path("sheaf_free", "free", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),
     Path("sheaf_swap", "slab", Ops(br=1, pcpu=2)),
-    Path("barn_get", "slab", Ops(br=1, ptr=2, spin=1)),
-    Path("barn_put", "slab", Ops(br=1, ptr=2, spin=1)),
-    Path("sheaf_refill", "slab", Ops(br=1, pcpu=1)),
-    Path("sheaf_flush", "slab", Ops(br=1, pcpu=1)),
+    Path("barn_get", "slab", Ops(br=1, ptr=2, spin=1, call=3)),
+    Path("barn_put", "slab", Ops(br=1, ptr=2, spin=1, call=3)),
+    Path("sheaf_refill", "slab", Ops(br=1, pcpu=1, call=1)),
+    Path("sheaf_flush", "slab", Ops(br=1, pcpu=1, call=1)),
     # mm/slub.c:allocate_slab, __free_slab ; mm/page_alloc.c:__rmqueue_smallest, __free_one_page
-    Path("slab_made", "slab", Ops(br=6, ptr=4, atom=2)),
-    Path("slab_gone", "slab", Ops(br=4, ptr=3, atom=2)),
-    Path("page_alloc", "page", Ops(br=6, ptr=4, spin=1, irq=1)),
+    Path("slab_made", "slab", Ops(br=6, ptr=4, atom=2, call=3)),
+    Path("slab_gone", "slab", Ops(br=4, ptr=3, atom=2, call=2)),
+    Path("page_alloc", "page", Ops(br=6, ptr=4, spin=1, irq=1, call=5)),
     Path("page_split", "page", Ops(br=1, ptr=1)),
-    Path("page_free", "page", Ops(br=4, ptr=3, spin=1, irq=1)),
+    Path("page_free", "page", Ops(br=4, ptr=3, spin=1, irq=1, call=5)),
     Path("page_merge", "page", Ops(br=2, ptr=2)),
     # Linux 3.5 kernel/res_counter.c (one spin lock a level) ; 6.18 mm/page_counter.c (one atomic)
-    Path("counter_charge_locked", "charge", Ops(br=1, ptr=1, spin=1)),
+    Path("counter_charge_locked", "charge", Ops(br=1, ptr=1, spin=1, call=3)),
     Path("counter_charge_atomic", "charge", Ops(br=1, ptr=1, atom=1)),
-    Path("counter_uncharge_locked", "charge", Ops(br=1, ptr=1, spin=1)),
-    Path("counter_uncharge_atomic", "charge", Ops(br=1, ptr=1, atom=1)),
+    Path("counter_uncharge_locked", "charge", Ops(br=1, ptr=1, spin=1, call=3)),
+    Path("counter_uncharge_atomic", "charge", Ops(br=1, ptr=1, atom=1, call=1)),
     Path("counter_fail", "charge", Ops(br=1, atom=1)),
     # mm/memcontrol.c:consume_stock, refill_stock, drain_stock
-    Path("stock_hit", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1)),
-    Path("stock_miss", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1)),
-    Path("stock_refill", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1)),
-    Path("stock_drain", "charge", Ops(br=1, ptr=1, pcpu=1)),
+    Path("stock_hit", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),
+    Path("stock_miss", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1, call=2)),
+    Path("stock_refill", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),
+    Path("stock_drain", "charge", Ops(br=1, ptr=1, pcpu=1, call=3)),
     Path("group_made", "group", Ops(alloc=2)),
     Path("group_gone", "group", Ops(work=1)),
     # 3.8 mm/memcontrol.c:memcg_create_cache_enqueue, kmem_cache_dup ; kernel/workqueue.c
-    Path("work_queued", "alloc", Ops(br=2, ptr=2, spin=1, alloc=1, work=1)),
-    Path("work_run", "group", Ops(br=2, ptr=2, spin=1)),
-    Path("copy_made", "group", Ops(br=4, ptr=4, spin=1, alloc=3)),
-    Path("copy_gone", "group", Ops(br=2, ptr=2, spin=1)),
+    Path("work_queued", "alloc", Ops(br=2, ptr=2, spin=1, alloc=1, work=1, call=3)),
+    Path("work_run", "group", Ops(br=2, ptr=2, spin=1, call=3)),
+    Path("copy_made", "group", Ops(br=4, ptr=4, spin=1, alloc=3, call=4)),
+    Path("copy_gone", "group", Ops(br=2, ptr=2, spin=1, call=3)),
     # who wrote the line of a counter or of a node's list_lock last: kmbench.core.lines
     Path("line_near", "line", Ops(near=1)),
     Path("line_far", "line", Ops(far=1)),
     Path("lock_wait", "line", Ops(wait=1)),
     # Linux 3.5 mm/slab.c:____cache_alloc, cache_alloc_refill, __cache_free, cache_flusharray,
     # free_block, cache_free_alien, cache_reap
-    Path("array_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1)),
-    Path("array_free", "free", Ops(br=2, ptr=2, pcpu=1, irq=1)),
-    Path("shared_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
-    Path("array_refill", "alloc", Ops(br=3, ptr=2, spin=1)),
+    Path("array_alloc", "alloc", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),
+    Path("array_free", "free", Ops(br=2, ptr=2, pcpu=1, irq=1, call=1)),
+    Path("shared_refill", "alloc", Ops(br=3, ptr=2, spin=1, call=3)),
+    Path("array_refill", "alloc", Ops(br=3, ptr=2, spin=1, call=3)),
     Path("slab_taken", "alloc", Ops(br=2, ptr=3)),
-    Path("shared_flush", "free", Ops(br=2, ptr=2, spin=1)),
-    Path("array_flush", "free", Ops(br=2, ptr=1, spin=1)),
+    Path("shared_flush", "free", Ops(br=2, ptr=2, spin=1, call=3)),
+    Path("array_flush", "free", Ops(br=2, ptr=1, spin=1, call=3)),
     Path("block_freed", "free", Ops(br=2, ptr=3)),
-    Path("alien_free", "free", Ops(br=2, ptr=2, spin=1)),
-    Path("alien_drain", "free", Ops(br=1, ptr=2, spin=1)),
-    Path("cache_reaped", "slab", Ops(br=4, ptr=3, spin=1)),
+    Path("alien_free", "free", Ops(br=2, ptr=2, spin=1, call=3)),
+    Path("alien_drain", "free", Ops(br=1, ptr=2, spin=1, call=3)),
+    Path("cache_reaped", "slab", Ops(br=4, ptr=3, spin=1, call=4)),
 )
 NR_PATHS = len(PATHS)
 (

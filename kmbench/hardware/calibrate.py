@@ -27,6 +27,7 @@ from kmbench.hardware.profile import COSTS, Cost, Profile
 __all__ = ["calibrate"]
 
 CPU = "/sys/devices/system/cpu/cpu{}/"
+SPECULATION = "/sys/devices/system/cpu/vulnerabilities/spec_rstack_overflow"
 LINE = 8  # int64 words
 FEW_TURNS = 50
 TURNS_NS = 10_000_000  # what a repeat with several threads may take
@@ -56,7 +57,8 @@ def calibrate(name: str = "", quick: bool = False) -> Profile:
     finally:
         os.sched_setaffinity(0, allowed)
     costs |= shared
-    pair = 4 * costs["br"].ns + 3 * costs["ptr_l1"].ns + 2 * (costs["pcpu"].ns + costs["cas"].ns)
+    both = sum(costs[kind].ns for kind in ("pcpu", "cas", "call"))
+    pair = 4 * costs["br"].ns + 3 * costs["ptr_l1"].ns + 2 * both
     costs["alloc"] = Cost(
         2 * pair,
         "derived: twice the fast path of an allocation and a free, for slow paths among them",
@@ -153,12 +155,12 @@ def _own_costs(bench: _Bench) -> dict[str, Cost]:
     costs = {"br": _cost(tuple(ns + 0.01 * missed for ns in steady), source)}
     costs["pcpu"] = _cost(bench(probes.own, words), "measured: load, add, store of one word")
     costs["cas"] = _cost(
-        bench(probes.own_exchanges, words), "measured: compare and exchange without lock prefix"
-        if probes.X86 else "measured: atomic compare and exchange, relaxed",
+        bench(probes.own_exchanges, words),
+        "measured: compare and exchange of 16 bytes without lock prefix" if probes.X86
+        else "measured: atomic compare and exchange, relaxed",
     )  # fmt: skip
-    costs["rcu"] = _cost(
-        bench(probes.sections, words), "measured: a count up and down; the kernel's is not reached"
-    )
+    costs["call"] = _call_cost(bench, words)
+    costs["rcu"] = _rcu_cost(bench(probes.sections, words), costs["call"])
     costs["atom"] = _cost(bench(probes.atomics, words), "measured: atomic add, uncontended")
     costs["spin"] = _cost(
         bench(probes.locks, np.zeros(2 * LINE, np.int64)),
@@ -173,6 +175,32 @@ def _own_costs(bench: _Bench) -> dict[str, Cost]:
     else:
         costs["irq"] = Cost(costs["atom"].ns, "assumed: as an atomic operation; not measurable")
     return costs
+
+
+def _call_cost(bench: _Bench, words: np.ndarray) -> Cost:
+    """A call and its return, by the instructions that this kernel returns with."""
+    from kmbench.hardware import probes
+
+    if not probes.X86:
+        own = bench(probes.own, words)[0]
+        return Cost(4 * own, "assumed: as four operations on one's own data")
+    if "Safe RET" in _read(SPECULATION):
+        return _cost(
+            bench(probes.safe_calls, words),
+            "measured: a call and a mispredicted return, as this kernel returns (Safe RET)",
+        )
+    return _cost(bench(probes.plain_calls, words), "measured: a call and its return")
+
+
+def _rcu_cost(section: Sample, call: Cost) -> Cost:
+    """An RCU read section: a preemptible kernel calls a function to enter and one to leave."""
+    if "PREEMPT" not in platform.version():
+        return _cost(section, "measured: a count up and down; the kernel's is not reached")
+    median, low, high = (ns + 2 * call.ns for ns in section)
+    return Cost(
+        median, "measured: two calls, for this kernel is preemptible, and a count up and down",
+        (low, high),
+    )  # fmt: skip
 
 
 def _loads(bench: _Bench, quick: bool) -> dict[str, Cost]:

@@ -13,7 +13,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 X86 = platform.machine() in ("x86_64", "AMD64")
-binding.initialize_native_asmparser()  # for the two probes in assembler
+binding.initialize_native_asmparser()  # for the probes in assembler
 _WORD = ir.IntType(64)
 _PATIENCE = 1 << 31  # looks at a line before a partner that never comes is given up
 
@@ -65,16 +65,20 @@ def _exchange_if(typingctx, words, i, old, new):
 
 @intrinsic
 def _own_exchange_if(typingctx, words, i, old, new):
-    """Compare and exchange on this CPU's data: on x86 without the lock prefix."""
+    """Compare and exchange on this CPU's data: on x86 without the lock prefix, and of 16 bytes, as
+    SLUB's freelist and tid are."""
 
     def codegen(context, builder, signature, args):
         where = _element(context, builder, signature, args)
         if not X86:
             pair = builder.cmpxchg(where, args[2], args[3], "monotonic", "monotonic")
             return builder.extract_value(pair, 0)
-        kind = ir.FunctionType(_WORD, [where.type, _WORD, _WORD])
-        text, constraints = "cmpxchgq $3, ($1)", "={rax},r,{rax},r,~{memory},~{cc}"
-        return builder.asm(kind, text, constraints, [where, args[2], args[3]], True)
+        both = ir.LiteralStructType([_WORD, _WORD])
+        kind = ir.FunctionType(both, [where.type, _WORD, _WORD, _WORD, _WORD])
+        constraints = "={rax},={rdx},r,0,1,{rbx},{rcx},~{memory},~{cc}"
+        given = [where, args[2], args[2], args[3], args[3]]
+        found = builder.asm(kind, "cmpxchg16b ($2)", constraints, given, True)
+        return builder.extract_value(found, 0)
 
     return types.int64(words, types.int64, types.int64, types.int64), codegen
 
@@ -90,6 +94,34 @@ def _save_flags(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+def _call(returning):
+    """A call of a function that does nothing but return, by these instructions (x86)."""
+
+    @intrinsic
+    def call(typingctx):
+        def codegen(context, builder, signature, args):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            text = f"""leaq -128(%rsp), %rsp
+                call 6f
+                jmp 8f
+                6: {returning}
+                8: leaq 128(%rsp), %rsp"""
+            builder.asm(kind, text, "~{memory},~{cc}", [], True)
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return call
+
+
+_plain_call = _call("ret")
+# Linux 6.18 arch/x86/lib/retpoline.S:srso_return_thunk, srso_safe_ret: the return is mispredicted
+_safe_call = _call("""call 7f
+                int3
+                7: leaq 8(%rsp), %rsp
+                ret""")
 
 
 @njit(nogil=True)
@@ -123,8 +155,24 @@ def own(words, nr):
 
 
 @njit(nogil=True)
+def plain_calls(words, nr):
+    """Calls that return by a return instruction."""
+    for _ in range(nr):
+        _plain_call()
+    return words[0]
+
+
+@njit(nogil=True)
+def safe_calls(words, nr):
+    """Calls that return as the kernel does where it mitigates speculative return stack overflow."""
+    for _ in range(nr):
+        _safe_call()
+    return words[0]
+
+
+@njit(nogil=True)
 def own_exchanges(words, nr):
-    """Compare and exchange on a word of one's own."""
+    """Compare and exchange on words of one's own."""
     value = words[0]
     for _ in range(nr):
         _own_exchange_if(words, 0, value, value + 1)

@@ -33,6 +33,7 @@ COSTS = {
     "rcu": "entering and leaving an RCU read section",
     "irq": "interrupts off and on again",
     "atom": "an atomic operation on a line that this CPU has",
+    "call": "a function call and its return, with what mitigations of speculation make of it",
     "spin": "taking and releasing a spin lock that is free and on a line that this CPU has",
     "alloc": "a nested allocation",
     "work": "queueing a work item",
@@ -43,7 +44,7 @@ COSTS = {
 }
 """Every cost of a profile, in ns, and what it is."""
 
-FIXED = ("irq", "atom", "spin", "line_core", "line_socket", "line_remote", "wait")
+FIXED = ("rcu", "irq", "atom", "call", "spin", "line_core", "line_socket", "line_remote", "wait")
 """Costs that one instruction or another CPU decides, not the code around operations."""
 DEFAULT = "server"  # prices runs whose scenario names no hardware
 _FOLDER = Path(__file__).parent / "profiles"

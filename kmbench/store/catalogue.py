@@ -285,6 +285,23 @@ _CATALOGUE = (
         "and a delay.",
     ),
     Metric(
+        "alloc_p50_ns", "T8.p50", "ns", "lower", "allocation, median",
+        "Upper end of the bucket (an eighth of an octave) with half of all allocations: counted "
+        "operations of each one, charging included, at the hardware's costs; with latency = true.",
+    ),
+    Metric(
+        "alloc_p99_ns", "T8.p99", "ns", "lower", "allocation, 99th percentile",
+        "The same of 99 in 100.",
+    ),
+    Metric(
+        "alloc_p999_ns", "T8.p999", "ns", "lower", "allocation, 99.9th percentile",
+        "The same of 999 in 1000.",
+    ),
+    Metric(
+        "free_p99_ns", "T9.p99", "ns", "lower", "free, 99th percentile",
+        "The same of 99 in 100 frees; what an RCU period or a work item does later is not in it.",
+    ),
+    Metric(
         "failed_allocs", "F1", "count", "lower", "failed allocations",
         "Allocations of the stream that returned NULL.",
         headline=True,

@@ -53,7 +53,8 @@ def write_run(
 
     ``run`` and ``timing`` are single rows, by column name; ``tables`` has ``timeline``, ``caches``,
     ``ops`` and ``failures``, and ``accesses`` if reclaim was modelled, as Arrow tables or as
-    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty.
+    columns for :func:`kmbench.store.schema.make_table`; one that is absent is stored empty, but for
+    ``latency``, which only runs that ask for it have.
     Writing a run again replaces it.  Raises :class:`UsageProblem` when the folder cannot be
     written.
     """
@@ -76,6 +77,8 @@ def write_runs(folder: str | os.PathLike[str], stored: Sequence[tuple]) -> None:
                 if timing is None:
                     continue
                 content = make_table(table, _row(timing), run["run_id"])
+            elif table == "latency" and table not in tables:
+                continue
             else:
                 content = _conform(table, tables.get(table, _empty(table)), run["run_id"])
             part.append((Path(folder) / table / f"{run['run_id']}.parquet", content))
@@ -271,6 +274,11 @@ class Results:
     def accesses(self) -> pl.LazyFrame:
         """One row per group and phase of runs with reclaim: look-ups, hits, latency."""
         return self._scan("accesses")
+
+    @cached_property
+    def latency(self) -> pl.LazyFrame:
+        """One row per group, operation and bucket of runs with ``latency = true``."""
+        return self._scan("latency")
 
     @cached_property
     def timing(self) -> pl.LazyFrame:

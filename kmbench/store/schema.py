@@ -19,7 +19,7 @@ from kmbench.errors import KmbenchError
 from kmbench.store.catalogue import METRICS, STORED
 
 __all__ = [
-    "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
+    "CALLS", "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
     "polars_schema", "schema_of",
 ]  # fmt: skip
 
@@ -55,6 +55,9 @@ VECTOR = ("br", "ptr", "pcpu", "cas", "rcu", "irq", "atom", "spin", "alloc", "wo
 LINE_VECTOR = ("near", "far", "wait")
 """Kinds of operations that depend on which CPU was there before; they are no "op"."""
 
+CALLS = ("call",)
+"""Function calls, which are code and not data: no "op" either, but they have a price."""
+
 _VECTOR_WORDS = {
     "br": "branches", "ptr": "dependent loads", "pcpu": "per-CPU operations",
     "cas": "per-CPU cmpxchg", "rcu": "RCU read sections", "irq": "interrupt off/on pairs",
@@ -62,6 +65,7 @@ _VECTOR_WORDS = {
     "alloc": "nested allocations", "work": "work items queued",
     "near": "shared lines fetched from another CPU of the node",
     "far": "shared lines fetched from another node", "wait": "locks that had to be waited for",
+    "call": "function calls",
 }  # fmt: skip
 
 _RUNS = (
@@ -172,7 +176,7 @@ _OPS = (
     ),
     *(
         Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", True, "lower")
-        for v in LINE_VECTOR
+        for v in (*LINE_VECTOR, *CALLS)
     ),
     Field("lock_wait", INT, "ns", "waited for locks, total over the run", True, "lower"),
 )
@@ -189,6 +193,15 @@ _ACCESSES = (
     Field("p50", INT, "ns", "median time of one, to a power of two", False, "lower"),
     Field("p99", INT, "ns", "99th percentile", False, "lower"),
     Field("p999", INT, "ns", "99.9th percentile", False, "lower"),
+)
+
+_LATENCY = (
+    Field("memcg", INT, "", "row of the group whose task did it; 0: not told"),
+    Field("group", LABEL, "", "path of the group"),
+    Field("op", LABEL, "", "alloc or free"),
+    Field("low", INT, "ns", "least model time that the bucket counts"),
+    Field("high", INT, "ns", "and the least that it does not"),
+    Field("count", INT, "count", "operations whose counted paths took that long"),
 )
 
 _FAILURES = (
@@ -219,6 +232,7 @@ TABLES: dict[str, tuple[Field, ...]] = {
     "ops": (RUN_ID, *_OPS),
     "failures": (RUN_ID, *_FAILURES),
     "accesses": (RUN_ID, *_ACCESSES),
+    "latency": (RUN_ID, *_LATENCY),
     "timing": (RUN_ID, *_TIMING),
     "runs": (RUN_ID, *_RUNS),
 }

@@ -59,7 +59,7 @@ from kmbench_policies import mm_owner
 
 SELECT, SLAB_TEST = PLUGIN_PATH, PLUGIN_PATH + 1
 PATHS = (
-    Path("select_copy", "alloc", Ops(br=1, ptr=2, rcu=1)),
+    Path("select_copy", "alloc", Ops(br=1, ptr=2, rcu=1, call=1)),
     Path("slab_owner_test", "slab", Ops(br=1, ptr=1)),
 )
 DEFAULT_CACHES = ["dentry"]

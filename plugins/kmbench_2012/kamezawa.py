@@ -30,7 +30,7 @@ kamezawa_2012 = page_unit(
         on=True,
     ),
     caches=MEMCG_AWARE,
-    select_ops=Ops(br=3, ptr=3, rcu=1),
+    select_ops=Ops(br=3, ptr=3, rcu=1, call=1),
     free_ops=Ops(br=1, ptr=1),
     accounting=lambda p: Accounting(
         stock_slots=1,

@@ -60,7 +60,7 @@ souhlal_2012_v1 = page_unit(
         on=True,
     ),
     caches=ALL,
-    select_ops=Ops(br=4, ptr=3, rcu=1),
+    select_ops=Ops(br=4, ptr=3, rcu=1, call=1),
     free_ops=FREE_OPS,
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
@@ -85,7 +85,7 @@ souhlal_2012_v2 = page_unit(
         on=True,
     ),
     caches=MEMCG_ACCT,
-    select_ops=Ops(br=4, ptr=3, rcu=1),
+    select_ops=Ops(br=4, ptr=3, rcu=1, call=1),
     free_ops=FREE_OPS,
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=CTX_DYING

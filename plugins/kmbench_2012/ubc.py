@@ -21,7 +21,7 @@ from kmbench_policies.selection import FLAGGED
 ubc_2006 = byte_unit(
     Choices(vectors=True, forces=GFP_NOFAIL, select_gfp=GFP_ACCOUNT, page_gfp=GFP_ACCOUNT),
     caches=FLAGGED,
-    charge_ops=Ops(br=3, ptr=2, irq=1, spin=1),
+    charge_ops=Ops(br=3, ptr=2, irq=1, spin=1, call=2),
     accounting=Accounting(counter_locked=True, vectors=True),
     name="ubc-2006",
     description="beancounters: flagged objects charged by the byte, caches shared",

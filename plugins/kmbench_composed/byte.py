@@ -41,7 +41,7 @@ composed_byte = with_selection(replace(
     byte_unit(
         Choices(vectors=True),
         caches=WHAT["flagged"],
-        charge_ops=Ops(br=3, ptr=2, irq=1),
+        charge_ops=Ops(br=3, ptr=2, irq=1, call=1),
         accounting=Accounting(vectors=True),
         parameters=(
             SELECTION, CONTEXT, Parameter("pages", True, "__GFP_ACCOUNT pages are accounted"),

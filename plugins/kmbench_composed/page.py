@@ -64,7 +64,7 @@ def accounting(given: dict) -> Accounting:
 composed_page = with_selection(page_unit(
     choices,
     caches=WHAT["flagged"],
-    select_ops=Ops(br=3, ptr=3, rcu=1),
+    select_ops=Ops(br=3, ptr=3, rcu=1, call=1),
     free_ops=Ops(br=1, ptr=1),
     accounting=accounting,
     parameters=(

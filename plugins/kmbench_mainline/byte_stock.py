@@ -56,7 +56,8 @@ SEVERAL_TABLE = table(1, slots="i4", stride="i4")
 
 (
     STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
-) = range(PLUGIN_PATH, PLUGIN_PATH + 8)  # fmt: skip
+    PAGE_CHARGED, PAGE_BACK,
+) = range(PLUGIN_PATH, PLUGIN_PATH + 10)  # fmt: skip
 PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
     Path("byte_stock_hit", "charge", Ops()),
     Path("byte_stock_miss", "charge", Ops()),
@@ -66,6 +67,8 @@ PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
     Path("kmem_statistic", "charge", Ops()),
     Path("vmstat_update", "charge", Ops()),
     Path("objcg_of_root", "charge", Ops()),
+    Path("objcg_page_charged", "charge", Ops()),
+    Path("objcg_page_back", "charge", Ops()),
 )
 
 
@@ -107,6 +110,7 @@ def hand_over(S, memcg, target):
 @outlined
 def uncharge_pages(S, P, cpu, memcg, nr, through_stock):
     """Give whole pages back, into this CPU's page stock or straight to the counter."""
+    count(S, KMEM_LEVEL)
     if P.par[0].cgroup_v2:
         counter_note(S, COUNTER_KMEM, memcg, -nr)
     else:
@@ -197,14 +201,18 @@ def flush_vmstat_of_node(S, P, row, node):
 
 @inlined
 def account_vmstat(S, P, row, node, flags, nr_bytes):
-    """Count slab bytes of a node (__account_obj_stock); above a page the statistics get them."""
+    """Count slab bytes of a node (__account_obj_stock); above a page the statistics get them.
+
+    The first bytes stay in the stock even if they are more than a page.
+    """
     stock = P.stock[row]
     if stock.node != node:
         flush_vmstat_of_node(S, P, row, node)
     batch = P.mode[0].batch
     reclaimable = flags & SLAB_RECLAIM_ACCOUNT != 0
-    nr = nr_bytes + (stock.reclaimable if reclaimable else stock.unreclaimable)
-    if nr > batch or nr < -batch:
+    held = stock.reclaimable if reclaimable else stock.unreclaimable
+    nr = nr_bytes + held
+    if (nr > batch or nr < -batch) and (held != 0 or batch == 0):
         nr = 0
         count(S, VMSTAT)
     if reclaimable:
@@ -226,6 +234,7 @@ def drain(S, P, cpu, row):
     objcg = group_of(S, P, key)
     nr = stock.bytes >> k.page_shift
     if nr > 0:
+        count(S, PAGES_BACK)
         uncharge_objcg(S, P, cpu, objcg, nr, False)
     rest = stock.bytes & (k.page_size - 1)
     P.left[key].bytes += rest
@@ -330,10 +339,8 @@ def charge_miss(S, P, cpu, memcg, key, nr_bytes, gfp, node, flags, acct):
     if not charge_pages(S, P, cpu, memcg, nr, gfp):
         return False
     S.memcg[memcg].objcg_pages += nr
-    if rest > 0:
-        refill(S, P, cpu, key, k.page_size - rest, True, node, flags, acct)
-    elif acct != 0:
-        count(S, VMSTAT)
+    if rest > 0 or acct != 0:
+        refill(S, P, cpu, key, (k.page_size - rest) & (k.page_size - 1), True, node, flags, acct)
     return True
 
 

@@ -27,6 +27,7 @@ from kmbench.core.ops import (
     ONLINE,
     SLAB_ACCOUNT,
     ask_vector,
+    count,
     css_get,
     css_put,
     drain_all_stock,
@@ -40,6 +41,8 @@ from kmbench.strategy import Strategy
 from kmbench_mainline.byte_stock import (
     MAX_SLOTS,
     OBJCG_ROOT,
+    PAGE_BACK,
+    PAGE_CHARGED,
     PATHS,
     TABLES,
     cg_create,
@@ -152,6 +155,7 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
         return billed
     pays = payer(S, P, memcg, gfp, billed)
     if pays > 0:
+        count(S, PAGE_CHARGED)
         if not charge_pages(S, P, cpu, pays, 1 << order, gfp):
             return NOMEM
         S.memcg[pays].objcg_pages += 1 << order
@@ -162,6 +166,7 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
 def page_free(S, P, cpu, billed, kind, order):
     """6.18: pages hold the obj_cgroup and go back through the page stock."""
     if billed > 0:
+        count(S, PAGE_BACK)
         uncharge_objcg(S, P, cpu, billed, 1 << order, True)
         S.memcg[billed].objcg_refs -= 1
         if S.memcg[billed].state != ONLINE:

@@ -76,7 +76,7 @@ linux_3_8 = page_unit(
         all_active=p["all_groups"],
     ),
     caches=ALL,
-    select_ops=Ops(br=4, ptr=4, rcu=1),
+    select_ops=Ops(br=4, ptr=4, rcu=1, call=1),
     free_ops=FREE_OPS,
     accounting=lambda p: Accounting(
         stock_slots=1, stock_batch=32, stock_single=True, counter_locked=True, forces=0
@@ -108,7 +108,7 @@ def _whitelisted(given: dict, **more) -> Choices:
 
 _WHITELIST = {
     "caches": FLAGGED,
-    "select_ops": Ops(br=3, ptr=3, rcu=1, pcpu=2),  # pcpu: the css reference, taken and dropped
+    "select_ops": Ops(br=3, ptr=3, rcu=1, pcpu=2, call=2),  # the css reference, taken and dropped
     "free_ops": FREE_OPS,
     "copy_name": NAME,
 }

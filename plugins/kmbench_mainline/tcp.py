@@ -24,7 +24,7 @@ BUFFERS = ("skbuff_*",)
 tcp_memcontrol = byte_unit(
     Choices(vectors=False),
     caches=BUFFERS,
-    charge_ops=Ops(br=3, ptr=2, atom=1),
+    charge_ops=Ops(br=3, ptr=2, atom=1, call=1),
     accounting=Accounting(counter_locked=True),
     parameters=(Parameter("caches", list(BUFFERS), "caches of socket buffers, as patterns"),),
     facts={

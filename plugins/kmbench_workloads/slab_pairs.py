@@ -70,7 +70,9 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
         )
     }
     opened = generated(setup, fill, tables, prepare, 2 * pairs)
-    return opened._replace(running=min(parameters["tasks"], host.cpus))
+    return opened._replace(
+        running=min(parameters["tasks"], host.cpus), think_ns=parameters["think_ns"]
+    )
 
 
 slab_pairs = Workload(
@@ -87,6 +89,7 @@ slab_pairs = Workload(
         Parameter("size", 64, "object size", "bytes", 8),
         Parameter("cache", "dentry", "name of the cache"),
         Parameter("account", True, "the cache is SLAB_ACCOUNT"),
+        Parameter("think_ns", 0, "what a pair costs besides its memory, for rates", "ns", 0),
         Parameter("interval", 50, "model time between operations", "ns", 1),
     ),
 )

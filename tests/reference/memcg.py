@@ -335,8 +335,9 @@ class ByteStock:
         if held[0] != node:
             self._flush_vmstat(cpu, i)
             held[0] = node
+        first = not held[1][reclaimable]  # stays here, however much it is
         held[1][reclaimable] += nbytes
-        if abs(held[1][reclaimable]) > self.page_size:
+        if abs(held[1][reclaimable]) > self.page_size and not first:
             held[1][reclaimable] = 0
             self.vmstat += 1
 

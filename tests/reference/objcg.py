@@ -162,12 +162,10 @@ class ObjCgroup(NoAccounting):
         if not self.charge_pages(call, row, pages):
             return False
         self.groups[row].objcg_pages += pages
-        if nbytes % self.page_size:
+        if nbytes % self.page_size or acct:
             self.byte_stock.refill(
                 call.cpu, objcg, pages * self.page_size - nbytes, keep=True, acct=acct
             )
-        elif acct:
-            self.byte_stock.vmstat += 1
         return True
 
     def objcg_put(self, cpu, row):

@@ -13,9 +13,11 @@ from kmbench.analysis.metrics import METRICS, format_value
 from kmbench.analysis.parameters import strategy_labels
 from kmbench.analysis.report.colours import strategy_colours
 from kmbench.analysis.report.labels import Place, places
+from kmbench.analysis.speed import compare_speed
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Results
 from kmbench.store.schema import VECTOR
+from kmbench.store.speed import open_speed
 
 __all__ = ["Content", "gather"]
 
@@ -37,7 +39,7 @@ class Content(NamedTuple):
     """``label``, ``pairs``, ``shown`` (parameters of the runs whose timelines are shown)."""
     tables: dict[str, pl.DataFrame]
     """``summary``, ``pareto``, ``totals``, ``groups``, ``slabs``, ``waste``, ``ops``, ``paths``,
-    ``caches``, ``scaling`` and ``runs``."""
+    ``latency``, ``caches``, ``scaling``, ``runs`` and ``speed``."""
 
 
 def gather(results: Results, baseline: str = "none") -> Content:
@@ -66,7 +68,9 @@ def gather(results: Results, baseline: str = "none") -> Content:
         "caches": _caches(results, shown),
         "scaling": _scaling(good),
         "runs": _runs(runs),
+        "speed": _speed(results),
     }
+    tables["latency"] = _latency(results, shown, tables["groups"])
     tables["waste"] = _waste(tables["slabs"], tables["summary"])
     names = sorted(good["strategy"].unique(), key=lambda name: (name != baseline, name))
     colours = strategy_colours(names)
@@ -230,6 +234,32 @@ def _ops(results: Results, shown: pl.DataFrame, by: list[str]) -> pl.DataFrame:
             .sort("context", "strategy", *by)
             .collect()
         )
+
+
+def _latency(results: Results, shown: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+    """Share of allocations and of frees that took so long or longer, by group; ``""``: all of them.
+
+    Groups are those that have a timeline.
+    """
+    own = results.latency.filter(pl.col("run_id").is_in(shown["run_id"].implode()))
+    with results.reading():
+        found = _keyed(own, shown).with_columns(pl.col("group", "op").cast(pl.String)).collect()
+    keys = ["context", "strategy", "group", "op"]
+    one = found.join(groups.select("context", "group").unique(), on=["context", "group"])
+    counts = pl.concat([one, found.with_columns(group=pl.lit(""))])
+    counts = counts.group_by(*keys, ns="low").agg(pl.col("count").sum()).sort(*keys, "ns")
+    slower = pl.col("count").cum_sum(reverse=True).over(keys) / pl.col("count").sum().over(keys)
+    return counts.select(*keys, "ns", share=slower)
+
+
+def _speed(results: Results) -> pl.DataFrame:
+    """What asv measured of the simulator, against the oldest commit; empty if nothing was."""
+    names = ("machine", "commit", "benchmark", "parameters", "unit", "value", "ratio")
+    try:
+        speed = open_speed(results.path)
+    except UsageProblem:  # none was imported
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    return compare_speed(speed, "commit").select(names)
 
 
 def _caches(results: Results, shown: pl.DataFrame) -> pl.DataFrame:

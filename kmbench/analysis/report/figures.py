@@ -164,6 +164,24 @@ _SLABS: Spec = {
 }  # fmt: skip
 
 
+_LATENCY: Spec = {
+    "mark": {"type": "line", "interpolate": "step-before", "strokeWidth": 2},
+    "transform": [{"filter": "datum.ns > 0"}],
+    "encoding": {
+        "x": {"field": "ns", "type": "quantitative", "title": "ns of model time",
+              "scale": {"type": "log", "nice": False}, "axis": {"grid": False, "tickCount": 6}},
+        "y": {"field": "share", "type": "quantitative", "title": "took so long or longer",
+              "scale": {"type": "log", "domainMax": 1}, "axis": {"format": "~%", "tickCount": 5}},
+        "stroke": COLOUR,
+        "strokeDash": {"field": "op", "type": "nominal", "sort": ["alloc", "free"],
+                       "legend": {"orient": "top", "symbolType": "stroke"}},
+        "tooltip": [STRATEGY_TIP, {"field": "op", "title": "operation"},
+                    {"field": "ns", "title": "ns", "format": ".4~r"},
+                    {"field": "share", "title": "share", "format": ".3~%"}],
+    },
+}  # fmt: skip
+
+
 def _bars(field: str, title: str, kind: str, kinds: list[str], scheme: list[str]) -> Spec:
     """Stacked bars, a strategy a row."""
     return {
@@ -264,6 +282,10 @@ FIGURES: dict[str, Figure] = {
         "Operations by phase",
         "Branches, loads, atomics and locks; alloc to charge per allocated object, free per freed.",
         "ops", _OPS, lines=True,
+    ),
+    "latency": Figure(
+        "Latency", "What one allocation (line) or free (dashes) costs; charging included.",
+        "latency", _LATENCY,
     ),
     "scaling": Figure(
         "Growth", "Means over all other parameters and seeds.", "scaling", _SCALING,

@@ -147,6 +147,8 @@ def static_figures(content: Content) -> Iterator[tuple[str, dict[str, Any]]]:
             if name in ("scaling", "cache"):
                 continue
             rows = content.tables[figure.table].filter(context=context["context"])
+            if name == "latency":
+                rows = rows.filter(group="")
             if figure.each and rows.height:
                 yield f"{place}.{name}", _faceted(figure, rows, content)
             elif rows.height:

@@ -110,7 +110,8 @@ def read_memory_stat(path: str | Path) -> list[Snapshot]:
             snapshots.append(Snapshot(_time(found), found.group(2), {}))
         elif text.strip():
             key, _, value = text.strip().partition(" ")
-            if not snapshots or not value.isascii() or not value.isdigit() or len(value) > 18:
+            digits = 19 if key.endswith("_limit") else 18  # LONG_MAX in whole pages: unset
+            if not snapshots or not value.isascii() or not value.isdigit() or len(value) > digits:
                 raise UsageProblem(f"{path}: line {number}: {text:.40}; expected {expected}")
             snapshots[-1].rows[key] = int(value)
     if not snapshots:

@@ -170,6 +170,10 @@ const FIGURES = {
       height: 340, title: `${metric.label} over ${state.parameter}`,
     }];
   },
+  latency() {
+    const rows = chosen("latency").filter((r) => r.group === state.group);
+    return [rows, { title: `Latency, ${state.group || "all groups together"}` }];
+  },
   cache() {
     const rows = chosen("caches").filter((r) => r.cache === state.cache);
     return [rows, { title: rows.length ? state.cache : "" }];
@@ -310,7 +314,7 @@ function start() {
     + `${f.events.toLocaleString("en")} events, from ${f.folder}`;
   options($("context"), data.contexts.map((c) => [c.context, c.label]), 0);
   $("context").onchange = (e) => { state.context = Number(e.target.value); everything(); };
-  $("group").onchange = (e) => { state.group = e.target.value; invalidate(["charged"]); };
+  $("group").onchange = (e) => { state.group = e.target.value; invalidate(["charged", "latency"]); };
   $("metric").onchange = (e) => { state.metric = e.target.value; invalidate(["scaling"]); };
   $("parameter").onchange = (e) => { state.parameter = e.target.value; invalidate(["scaling"]); };
   $("theme").onclick = () => {

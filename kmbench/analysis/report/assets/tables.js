@@ -199,12 +199,28 @@ function renderRuns() {
   ], rows);
 }
 
+function renderSpeed() {
+  const rows = table("speed");
+  $("speed").hidden = !rows.length;
+  const plain = (key, head) => ({
+    key, head, word: true, value: (r) => r[key], cell: (r) => String(r[key] ?? "-"),
+  });
+  const number = (key, head, show) => ({ key, head, value: (r) => r[key], cell: (r) => show(r[key]) });
+  fill("t-speed", [
+    plain("benchmark", "benchmark"), plain("parameters", "parameters"), plain("machine", "machine"),
+    { ...plain("commit", "commit"), cell: (r) => element("code", {}, r.commit.slice(0, 10)) },
+    number("value", "value", (v) => v.toLocaleString("en", { maximumSignificantDigits: 4 })),
+    plain("unit", "unit"), number("ratio", "ratio", (v) => (v === null ? "-" : ratioText(v))),
+  ], rows);
+}
+
 function renderTables() {
   renderSummary();
   renderCards();
   renderPaths();
   renderCaches();
   renderRuns();
+  renderSpeed();
 }
 
 function startTables() {
