@@ -67,9 +67,14 @@ def reclaim_figures(S: State) -> dict[str, float | None]:
         "reclaim_stalls": float(vm["stalls"]),
         "stall_time": vm["stall_ns"] / 1e9,
         "shared_bytes": shared_bytes(S),
-        **{name: float(S.U.figure[0][name]) for name in figures},
+        **{name: known(S.U.figure[0][name]) for name in figures},
         **isolation(S, vm["victim"]),
     }
+
+
+def known(figure: float) -> float | None:
+    """A listener's figure; what it does not know is not a number."""
+    return None if np.isnan(figure) else float(figure)
 
 
 def isolation(S: State, victim: int) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ In a scenario file::
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -113,4 +114,5 @@ def _entry(given: dict[str, Any], where: str) -> Published:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as ``--set`` takes it: a string stays one, whatever it looks like."""
+    return json.dumps(value) if isinstance(value, bool | str) else str(value)

@@ -38,7 +38,9 @@ class Shrinker:
 
     def __post_init__(self) -> None:
         check_hooks(f"shrinker {self.name!r}", self.hooks, SHRINKER_HOOKS)
-        listens = {"pressure", "pressure_prio", "told", "notified"}
+        listens = {
+            "pressure", "pressure_tree", "pressure_prio", "stalled", "told", "notified",
+        }  # fmt: skip
         misplaced = set(self.hooks) - listens if self.listener else set(self.hooks) & listens
         if misplaced:
             kind = "a listener" if self.listener else "no listener"

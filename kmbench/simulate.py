@@ -19,6 +19,7 @@ from kmbench.core.events import (
     SAMPLE,
     SHRINK,
 )
+from kmbench.core.grow import grow
 from kmbench.core.jit import SLAB_TABLE
 from kmbench.core.latency import PRICE_TABLE, with_latency
 from kmbench.core.load import load_initial
@@ -82,6 +83,8 @@ class Simulation:
         """`prices`: ns of every path, by row, for histograms of latency (core.latency)."""
         check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
+        if strategy.growth:
+            setup = grow(setup, strategy.growth(setup, parameters))
         self.setup = setup
         self.strategy = strategy
         accounting = strategy.accounting(parameters)

@@ -24,11 +24,12 @@ class Strategy:
     by :func:`kmbench.core.ops.by_table` is compiled for those alone); numeric and true/false
     parameters reach the hooks as ``P.par[0].name``.
     `accounting` says, given the parameters, what the memory controller does for it.  `prepare(S, P,
-    setup, parameters)` runs once, as Python, before the first event.  `copy_name` names a copy of
-    `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is removed.
-    `paths` are counted by ``count(S, PLUGIN_PATH + i)``.  `path_ops` says, given the parameters,
-    which paths, also of the host, cost other operations than they are declared with.  `design` says
-    in few words what it does, by rows of :data:`kmbench.design.ROWS`.
+    setup, parameters)` runs once, as Python, before the first event; before that, `growth(setup,
+    parameters)` says by cache row how many bytes it adds to each object.  `copy_name` names a copy
+    of `cache` for `group` (or its `row`) in results, `dead_suffix` is added once its group is
+    removed.  `paths` are counted by ``count(S, PLUGIN_PATH + i)``.  `path_ops` says, given the
+    parameters, which paths, also of the host, cost other operations than they are declared with.
+    `design` says in few words what it does, by rows of :data:`kmbench.design.ROWS`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Strategy:
     path_ops: Callable[[dict], Mapping[str, Ops]] = lambda parameters: {}
     accounting: Callable[[dict], Accounting] = lambda parameters: Accounting()
     prepare: Callable | None = None
+    growth: Callable | None = None
     copy_name: str = "{cache}({group})"
     dead_suffix: str = ""
     design: Mapping[str, Fact] = field(default_factory=dict)

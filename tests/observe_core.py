@@ -229,7 +229,20 @@ def observe_reclaim(simulation) -> dict:
         "bits": sorted(int(row) for row in S.owner["bit"][:-1].nonzero()[0]),
         "phase": int(vm["phase"]),
         "swap_free": int(vm["swap_free"]),
+        "superblock": _superblock(S),
     }
+
+
+def _superblock(S):
+    """Handles on the superblock's lists of ``costa-shrink-fn``, oldest first."""
+    found = [[], []]
+    for kind, head in enumerate(getattr(S.Q, "superblock", ())):
+        at = int(head["oldest"])
+        while at:
+            found[kind].append(at)
+            at = int(S.Q.link[at]["next"])
+        assert len(found[kind]) == head["nr"]
+    return found
 
 
 def _list(S, row):

@@ -86,7 +86,7 @@ def _events(choose, setup, reclaim, count):
 def _other(choose, setup, reclaim, e, state, names):
     e["op"] = choose.pick(
         (ev.FREE, ev.PIN, ev.UNPIN, ev.USER_FREE, ev.ALLOC, ev.PAGE_ALLOC, ev.PAGE_FREE, ev.SHRINK,
-         ev.MARK, ev.SAMPLE, ev.CG_OFFLINE, ev.LIMIT_WRITE)
+         ev.MARK, ev.SAMPLE, ev.CG_OFFLINE, ev.LIMIT_WRITE, ev.DROP_CACHES)
     )  # fmt: skip
     if e["op"] in (ev.ALLOC, ev.PAGE_ALLOC, ev.PAGE_FREE):
         e["obj"] = choose.integer(max(names, setup.nr_objects - 40), setup.nr_objects - 1)
@@ -100,12 +100,15 @@ def _other(choose, setup, reclaim, e, state, names):
         e["cache"] = choose.integer(0, len(setup.caches))
     elif e["op"] == ev.MARK:
         e["arg"] = choose.integer(0, 5)
+    elif e["op"] == ev.DROP_CACHES:
+        e["arg"] = choose.integer(0, 3)
     elif e["op"] in (ev.CG_OFFLINE, ev.LIMIT_WRITE):
         row = choose.integer(2, len(setup.groups))
         parents = [setup.groups[child - 1].parent for child in state if child != row]
         e["memcg"] = row
         if e["op"] == ev.LIMIT_WRITE and row in state:
-            e["cache"], e["arg"] = ev.COUNTER_MEMORY, choose.pick((-1, 15, 60))
+            e["cache"] = choose.pick((ev.COUNTER_MEMORY, ev.COUNTER_MEMORY, ev.COUNTER_KMEM))
+            e["arg"] = choose.pick((-1, 15, 60))
         elif row in state and row not in parents and choose.chance(20):
             del state[row]
         else:

@@ -24,7 +24,7 @@ ERAS = ("3.5", "3.13", "4.19", "5.9", "6.12", "6.18")
 STRATEGIES = (
     ("none", {}),
     ("costa-2012", {"caches": ["dentry", "filp"]}),
-    ("costa-2012", {"caches": ["dentry"], "independent": False}),
+    ("costa-2012", {"caches": ["dentry"], "independent": False, "object_growth": 24}),
     ("souhlal-2012-v1", {}),
     ("souhlal-2012-v1", {"independent": True, "charge_to_root": True}),
     ("souhlal-2012-v1", {"charge_to_root": True}),

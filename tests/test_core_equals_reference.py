@@ -57,7 +57,7 @@ def assert_equal_on(setup, events, name, parameters, seed, plugins):
         kept = [name for name in parameters["caches"] if name in present]
         parameters = {**parameters, "caches": kept}
     simulation = kmbench.Simulation(setup, plugins.strategy(name), parameters, seed)
-    reference = Reference(setup, name, parameters, seed)
+    reference = Reference(simulation.setup, name, parameters, seed)
     for i in range(-1, len(events)):
         if i >= 0:
             simulation.feed(events[i : i + 1])

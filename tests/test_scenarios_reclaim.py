@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.core.jit import JIT
 from kmbench.errors import UsageProblem
 
 WORKLOADS = Path(__file__).parent.parent / "workloads"
@@ -39,24 +40,60 @@ def test_a_dentry_bomb_is_held_back_by_its_own_shrinker(tmp_path):
     assert web.height == len(names) and (web["accesses"] > 0).all()
 
 
-@pytest.mark.parametrize("as_posted", ["true", "false"])
-def test_chunks_of_mempressure_balance_to_the_last(tmp_path, as_posted):
-    results = kmbench.run(
-        WORKLOADS / "pressure" / "mempressure_shrinker.toml", out=tmp_path,
-        settings={"shrinkers.mempressure.as_posted": as_posted, "workload.rounds": "3"},
-    )  # fmt: skip
-    (run,) = results.runs.collect().to_dicts()
-    assert run["oom_kills"] == 0 and run["chunks_signalled"] > 0
+SMALL = {
+    "machine.memory": "64 MiB", "reclaim.swap": "32 MiB", "workload.swap_mib": "32",
+    "workload.rounds": "3",
+}  # fmt: skip
+
+
+def stress(name, tmp_path, settings):
+    """The stress test of a scenario in workloads/pressure on a small machine."""
+    scenario = WORKLOADS / "pressure" / f"{name}.toml"
+    (run,) = kmbench.run(scenario, out=tmp_path, settings=settings).runs.collect().to_dicts()
+    return run
+
+
+def balances(run):
     assert run["chunks_signalled"] == run["chunks_freed"] + run["chunks_readded"]
     added = run["chunks_added"] + run["chunks_readded"]
     assert run["chunks_left"] == added - run["chunks_signalled"]
+    return run["chunks_signalled"] > 0
+
+
+def test_both_readings_survive_and_the_intended_one_swaps_less(tmp_path):
+    posted = stress("mempressure_posted", tmp_path, SMALL)
+    intended = stress("mempressure_intended", tmp_path, SMALL)
+    assert balances(posted) and balances(intended)
+    assert posted["oom_kills"] == intended["oom_kills"] == 0
+    assert posted["swapped_bytes"] >= 3 * 32 * 2**20  # each round swap is full before the window
+    assert intended["swapped_bytes"] < posted["swapped_bytes"] / 2
+    assert intended["time_to_notice"] < posted["time_to_notice"] / 10
 
 
 def test_without_its_shrinker_the_same_test_is_killed(tmp_path):
-    scenario = WORKLOADS / "pressure" / "mempressure_none.toml"
-    results = kmbench.run(scenario, out=tmp_path, settings={"workload.rounds": "3"})
-    (run,) = results.runs.collect().to_dicts()
-    assert run["oom_kills"] == 1
+    assert stress("mempressure_none", tmp_path, SMALL)["oom_kills"] == 1
+
+
+@pytest.mark.skipif(JIT, reason="engines of their own take long to compile")
+@pytest.mark.parametrize("name", ["vmpressure", "psi"])
+def test_what_was_merged_instead(name, tmp_path):
+    run = stress(name, tmp_path, SMALL | {"machine.memory": "8 MiB", "reclaim.swap": "4 MiB"})
+    assert balances(run) or name == "psi"
+    assert run["time_to_notice"] > 0 and run["wake_ups"] > 0
+
+
+@pytest.mark.parametrize(("era", "files"), [("4.5", 0), ("4.19", 0), ("4.19", 3)])
+def test_idle_shrinkers_are_asked_for_every_group_or_by_their_bit(era, files, tmp_path):
+    settings = {
+        "workload.groups": "20", "reclaim.superblocks": "30", "workload.drops": "4",
+        "workload.files": str(files), "era": f'"{era}"',
+    }  # fmt: skip
+    scenario = WORKLOADS / "published" / "tkhai-2018.toml"
+    (run,) = kmbench.run(scenario, out=tmp_path, settings=settings).runs.collect().to_dicts()
+    if era == "4.5":
+        assert run["shrinker_visits"] == 4 * (20 + 2) * 30
+    else:  # one round frees all, one clears the bits; first names lack a copy and are the root's
+        assert run["shrinker_visits"] == (2 * 21 if files else 0)
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,12 @@ def test_slot_without_the_free_pointer(object_size, slub, flags, slab):
 class Run:
     """One cache of 192-byte objects on SLAB, fed by calls."""
 
-    def __init__(self, cpus=1, nodes=1, strategy="none", objects=3000, size=192):
+    def __init__(
+        self, cpus=1, nodes=1, strategy="none", objects=3000, size=192, era="3.5",
+    ):  # fmt: skip
         caches = (make_cache("dentry", size, size=size), make_cache("kmalloc-96", 96))
         setup = Setup(
-            Machine(cpus, nodes, 1 << 14), "3.5", caches, (GroupSpec("/", 0), GroupSpec("/g")),
+            Machine(cpus, nodes, 1 << 14), era, caches, (GroupSpec("/", 0), GroupSpec("/g")),
             objects,
         )  # fmt: skip
         self.sim = kmbench.Simulation(on_slab(setup), PLUGINS.strategy(strategy))
@@ -202,6 +204,22 @@ def test_empty_slabs_go_above_the_limit_of_free_objects():
     shrink["op"], shrink["cache"] = ev.SHRINK, 1
     run.sim.feed(shrink)
     assert run.counts() == (0, 0, 0, 0, 0) and run.S.k["nr_slab_pages"][0] == 0
+
+
+@pytest.mark.parametrize(("era", "kept"), [("3.5", True), ("4.5", True), ("4.19", False)])
+def test_free_slabs_go_too_when_partial_ones_hold_enough_from_4_7(era, kept):
+    """Six slabs go empty below the limit; then many partial ones hold more than it allows."""
+    run = Run(era=era)
+    objects = np.array(run.alloc(1000))
+    slab = run.S.obj["slab"][objects]
+    known = np.unique(slab)
+    empty = objects[np.isin(slab, known[:6])]
+    run.feed(ev.FREE, empty)
+    thinned = [objects[slab == row][1:] for row in known[6:-8]]
+    run.feed(ev.FREE, np.concatenate(thinned))
+    node = run.S.node[1]
+    assert node["free_objects"] > node["free_limit"]
+    assert (run.counts()[2] > 0) == kept
 
 
 def test_idle_arrays_are_reaped_in_fifths_and_free_slabs_every_four_seconds():

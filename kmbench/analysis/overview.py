@@ -10,7 +10,7 @@ import polars as pl
 from kmbench.analysis.compare import CONTEXT, compare
 from kmbench.analysis.compare_view import grids
 from kmbench.analysis.groups import group_means
-from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes
+from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes, format_value
 from kmbench.analysis.parameters import strategy_labels
 from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 from kmbench.errors import UsageProblem
@@ -50,7 +50,11 @@ def main_table(
         results, baseline=chosen, metrics=[*names, SPEED], run_ids=ids,
         by=ALLOCATOR[0] if several else None, collapse=ALLOCATOR[1:] if several else (),
     )  # fmt: skip
-    parts = [*grids(comparison), *group_table(results, ids, baseline=chosen)]
+    parts = [
+        *grids(comparison),
+        *shortage_table(results, runs),
+        *group_table(results, ids, baseline=chosen),
+    ]
     return "\n\n".join(as_text(grid, width) for grid in parts)
 
 
@@ -62,6 +66,37 @@ def _labelled(results: Results, run_ids: Iterable[str] | None) -> pl.DataFrame:
     with results.reading():
         found = runs.select("run_id", *CONTEXT, "strategy", "strategy_params").collect()
     return found.select("run_id", *CONTEXT, label=strategy_labels(found))
+
+
+SHORTAGE = (
+    "oom_kills", "swapped_bytes", "stall_time", "reclaim_efficiency", "enomem_reclaimable",
+    "chunks_freed", "wake_ups", "time_to_notice",
+)  # fmt: skip
+
+
+def shortage_table(results: Results, runs: pl.DataFrame) -> list[Grid]:
+    """How runs went that modelled reclaim, one row each in the order of scenarios: one grid or
+    none.  `runs`: ``run_id``, context and ``label``.
+
+    Readings of one mechanism are scenarios of their own: so they stand below each other.  Columns
+    that no run has a value for are left out.
+    """
+    with results.reading():
+        found = results.runs.select("run_id", *SHORTAGE).collect()
+    table = runs.join(found, on="run_id").filter(pl.col("oom_kills").is_not_null())
+    several = table["allocator"].n_unique() > 1
+    keys = ["scenario", "label", *(["allocator"] if several else [])]
+    means = table.group_by(keys).agg(pl.col(SHORTAGE).mean()).sort(keys)
+    names = [name for name in SHORTAGE if means[name].is_not_null().any()]
+    if not names:
+        return []
+    columns = [Column(key.replace("label", "strategy"), left=True) for key in keys]
+    columns += [Column(METRICS[name].label) for name in names]
+    rows = [
+        [str(row[key]) for key in keys] + [format_value(METRICS[name], row[name]) for name in names]
+        for row in means.iter_rows(named=True)
+    ]
+    return [Grid("when memory ran out", columns, rows, lead=len(keys))]
 
 
 def group_table(

@@ -7,8 +7,10 @@ of direct reclaim included, which is booked to the group and the phase of the ru
 """
 
 from kmbench.core.cached import get_object, put_object, release_object
+from kmbench.core.drop_caches import drop_caches
 from kmbench.core.events import (
     ACCESS,
+    DROP_CACHES,
     FAIL_NO_GROUP,
     MARK,
     PIN,
@@ -201,6 +203,7 @@ def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
     if not exists(S, memcg):
         return FAIL_NO_GROUP
     vm.cost = 0
+    vm.cost_of = S.k[0].nr_events
     failed = 0
     if op == ACCESS:
         failed = look_up(S, cpu, memcg, obj, cache, gfp, arg)
@@ -220,5 +223,7 @@ def rare(S, op, cpu, memcg, obj, cache, gfp, arg):
         free_user_pages(S, memcg, cache, min(arg, S.pool[memcg * 3 + cache].nr))
     elif op == TELL:
         S.R.told(S, S.U, memcg, arg)
+    elif op == DROP_CACHES:
+        drop_caches(S, arg)
     vm.stall_ns += vm.cost
     return failed

@@ -3,6 +3,8 @@
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.state import UNLIMITED
 
+JIFFY = 4_000_000  # ns; HZ 250
+
 
 @inlined
 def arm(S):
@@ -12,23 +14,41 @@ def arm(S):
     k.next_due = min(k.next_due, k.timer_due)
 
 
+@inlined
+def clock(S):
+    """Model time within an operation, of which reclaim has taken ``vm.cost`` ns so far."""
+    return S.k[0].now + S.vm[0].cost
+
+
+@inlined
+def enter_reclaim(S):
+    """A task begins to reclaim: what earlier operations spent is not this one's."""
+    vm = S.vm[0]
+    if vm.cost_of != S.k[0].nr_events:
+        vm.cost_of = S.k[0].nr_events
+        vm.cost = 0
+
+
 @outlined
 def let_userland_run(S, wait):
-    """Reclaim takes time, in which the listener may act; with `wait` the task yields to it
-    (cond_resched between rounds).  Whether it did."""
+    """Reclaim takes time, in which the listener may act; with `wait` the task gives it a tick more
+    (schedule_timeout(1) between rounds without progress).  Whether memory or swap came free."""
     k = S.k[0]
     vm = S.vm[0]
     began = k.now
-    acted = False
-    while vm.notify_due <= began + vm.cost or (wait and vm.notify_due < UNLIMITED):
+    spent = vm.cost
+    room = k.nr_free_pages + vm.swap_free
+    until = began + spent + (JIFFY if wait else 0)
+    while vm.notify_due <= until:
         k.now = max(vm.notify_due, began)
-        vm.cost = max(vm.cost, k.now - began)
+        spent = max(spent, k.now - began)
+        vm.cost = 0
         vm.notify_due = UNLIMITED
         S.R.notified(S, S.U)
-        acted = True
     k.now = began
+    vm.cost = spent
     arm(S)
-    return acted
+    return k.nr_free_pages + vm.swap_free > room
 
 
 @inlined

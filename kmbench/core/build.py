@@ -11,7 +11,7 @@ from kmbench.core.pages import free_all
 from kmbench.core.paths import MAX_PLUGIN_PATHS, PLUGIN_PATH
 from kmbench.core.rng import seed_stream
 from kmbench.core.setup import Setup, SlabSpec
-from kmbench.core.slab_geometry import ALIEN_LIMIT, free_limit
+from kmbench.core.slab_geometry import ALIEN_LIMIT, RULES, free_limit
 from kmbench.core.slab_reap import REAP_CPU, first_reap
 from kmbench.core.state import (
     BARN_FULL,
@@ -96,6 +96,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     k["nr_root_caches"], k["nr_objects"] = roots, setup.nr_objects
     k["nr_groups"], k["nr_caches"] = groups, roots + 1
     k["discard_above"], k["partial_in_slabs"] = era.discard_above, era.partial_in_slabs
+    k["trims_free"] = on_slab and RULES[era.slab].trims_free
     k["shrink_promotes"] = era.shrink_promotes
     for name in (
         "stock_slots", "stock_batch", "stock_single", "counter_locked", "forces", "vectors",

@@ -46,6 +46,13 @@ def list_del(S, obj):
 
 
 @inlined
+def list_leave(S, obj):
+    """The same for good, and the shrinker hears of it."""
+    list_del(S, obj)
+    S.R.lru_del(S, S.Q, obj)
+
+
+@inlined
 def list_rotate(S, obj):
     """Make an object the newest of its list."""
     row = S.item[obj].on - 1
@@ -142,12 +149,12 @@ def prune_list(S, row, nr):
         following = i.next
         visited += 1
         if i.pins > 0:
-            list_del(S, obj)
+            list_leave(S, obj)
         elif i.referenced:
             i.referenced = 0
             list_rotate(S, obj)
         else:
-            list_del(S, obj)
+            list_leave(S, obj)
             drop_object(S, obj)
         obj = following
     return visited

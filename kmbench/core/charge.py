@@ -5,22 +5,22 @@ mm/memcontrol.c:try_charge, try_charge_memcg.  Up to 3.18 a group's reclaim scan
 only; since 4.0 its slab objects too (``Accounting.slab_reclaim``).
 """
 
+from kmbench.core.alarm import enter_reclaim, let_userland_run
 from kmbench.core.events import (
     COUNTER_MEMORY,
     CTX_DYING,
     CTX_MEMALLOC,
     GFP_DIRECT_RECLAIM,
     GFP_FS,
+    GFP_KERNEL,
     GFP_NORETRY,
 )
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.memcg import counter_charge, drain_slot
-from kmbench.core.oom import is_below, oom_kill
+from kmbench.core.memcg import counter_charge, drain_slot, is_below
+from kmbench.core.oom import oom_kill
 from kmbench.core.shrink import shrink_slab
-from kmbench.core.userpages import shrink_pages, user_pages
+from kmbench.core.userpages import DEF_PRIORITY, SWAP_CLUSTER_MAX, shrink_pages, user_pages
 
-DEF_PRIORITY = 12
-SWAP_CLUSTER_MAX = 32
 ROUNDS = 100  # after as many the charge counts as stalled (F4) and fails
 FEW_PAGES = 8  # requests up to here try again as long as anything came free
 
@@ -29,12 +29,17 @@ FEW_PAGES = 8  # requests up to here try again as long as anything came free
 def reclaim_group(S, memcg, nr, gfp):
     """try_to_free_mem_cgroup_pages: scan a group and its descendants; pages freed."""
     vm = S.vm[0]
+    enter_reclaim(S)
     vm.group_runs += 1
+    began = vm.cost
+    io = io_so_far(S)
     target = max(nr, SWAP_CLUSTER_MAX)
     freed = 0
     prio = DEF_PRIORITY
     while prio >= 0 and freed < target:
-        S.R.pressure_prio(S, S.U, memcg, prio)
+        S.R.pressure_prio(S, S.U, memcg, prio, gfp)
+        all_scanned = vm.scanned_pages
+        all_reclaimed = vm.reclaimed_pages
         for row in range(2, S.k[0].nr_groups):
             if is_below(S, row, memcg):
                 vm.target = memcg
@@ -44,11 +49,45 @@ def reclaim_group(S, memcg, nr, gfp):
                 freed += shrink_pages(S, row, prio, target, gfp)
                 scanned = vm.scanned_pages - scanned
                 S.R.pressure(S, S.U, memcg, scanned, vm.reclaimed_pages - reclaimed)
-                if vm.memcg_aware:
+                if vm.memcg_aware and vm.posted_2012 == 0:
                     freed += shrink_slab(S, row, prio, scanned, pages, gfp)
+        all_scanned = vm.scanned_pages - all_scanned
+        all_reclaimed = vm.reclaimed_pages - all_reclaimed
+        if vm.memcg_aware and vm.posted_2012:
+            freed += shrink_slab(S, memcg, prio, all_scanned, machine_pages(S), gfp)
+        S.R.pressure_tree(S, S.U, memcg, all_scanned, all_reclaimed, gfp)
         prio -= 1
     vm.target = 0
+    S.R.stalled(S, S.U, vm.cost - began, io_so_far(S) - io)
     return freed
+
+
+@outlined
+def shrink_group(S, memcg):
+    """Have the shrinkers scan a group's own objects as hard as they ever do; pages freed.
+
+    (shrink_slab without scanned pages, mem_cgroup_resize_kmem_limit of 21 Feb 2012.)
+    """
+    S.vm[0].target = memcg
+    freed = shrink_slab(S, memcg, 0, 0, 0, GFP_KERNEL)
+    S.vm[0].target = 0
+    return freed
+
+
+@inlined
+def io_so_far(S):
+    """Time that writing pages has taken in all, ns."""
+    vm = S.vm[0]
+    return (vm.written_pages + vm.swapped_pages) * vm.io_ns
+
+
+@outlined
+def machine_pages(S):
+    """User pages of the whole machine that reclaim could scan (zone_reclaimable_pages)."""
+    pages = 0
+    for row in range(1, S.k[0].nr_groups):
+        pages += user_pages(S, row)
+    return pages
 
 
 @inlined
@@ -83,6 +122,7 @@ def over_limit(S, cpu, memcg, nr, gfp, over):
     drained = False
     for _ in range(ROUNDS):
         freed = reclaim_group(S, over, nr, gfp)
+        let_userland_run(S, False)
         if margin(S, memcg) < nr:
             if not drained:
                 drain_stocks(S, over)
@@ -93,7 +133,7 @@ def over_limit(S, cpu, memcg, nr, gfp, over):
         if freed > 0 and nr <= FEW_PAGES:
             continue
         tries -= 1
-        if tries > 0:
+        if tries > 0 or let_userland_run(S, True):
             continue
         if (vm.oom_needs_fs and (gfp & GFP_FS) == 0) or not oom_kill(S, over):
             break

@@ -45,12 +45,14 @@ UNPIN = 17  # and dropped
 USER_ALLOC = 18  # cache = USER_*, arg = pages: user memory of the task's group grows
 USER_FREE = 19  # cache = USER_*, arg = pages: the group gives its oldest ones back
 TELL = 20  # arg: userland of the task's group says so to the listener to memory pressure
-NR_OPS = 21
+DROP_CACHES = 21  # arg = DROP_*: a write to /proc/sys/vm/drop_caches
+NR_OPS = 22
 
 OP_NAMES = (
     "alloc", "free", "page_alloc", "page_free", "percpu_alloc", "percpu_free", "cg_create",
     "cg_offline", "cg_release", "limit_write", "attach", "shrink", "sample", "mark", "flush",
     "access", "pin", "unpin", "user_alloc", "user_free", "tell",
+    "drop_caches",
 )  # fmt: skip
 
 # kinds of user pages (field `cache` of USER_ALLOC)
@@ -58,6 +60,8 @@ USER_CLEAN = 0  # page cache, as on disk
 USER_DIRTY = 1  # page cache that must be written before it can go
 USER_ANON = 2  # anonymous memory, goes to swap
 USER_KINDS = ("file_clean", "file_dirty", "anon")
+
+DROP_PAGECACHE, DROP_SLAB = 1, 2
 
 # page kinds (field `cache` of PAGE_ALLOC)
 PAGES_OTHER = 0  # __GFP_ACCOUNT pages: pipe buffers, vmalloc, ...

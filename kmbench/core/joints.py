@@ -35,6 +35,12 @@ def reclaim_group(S, memcg, nr, gfp):
 
 
 @inlined
+def shrink_group(S, memcg):
+    """Have the shrinkers scan a group's own objects: pages freed."""
+    return 0
+
+
+@inlined
 def timer(S):
     """``S.k[0].timer_due`` is now."""
 
@@ -83,11 +89,18 @@ def reclaim(S, memcg, nr, gfp):
     return S.R.reclaim_group(S, memcg, nr, gfp)
 
 
+@inlined
+def shrink(S, memcg):
+    """For strategies: have the shrinkers scan the group's own objects; pages freed, 0 where a run
+    models no reclaim."""
+    return S.R.shrink_group(S, memcg)
+
+
 JOINTS = {"alloc_object": alloc_object, "free_object": free_object} | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone,
-        look_ahead, look_nearer, other,
+        get_pages, over_limit, reclaim_group, shrink_group, timer, may_free, allocating, failed,
+        group_gone, look_ahead, look_nearer, other,
     )
 }  # fmt: skip
 

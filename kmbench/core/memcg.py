@@ -23,6 +23,14 @@ from kmbench.core.rng import next_u32
 
 
 @inlined
+def is_below(S, memcg, ancestor):
+    """Whether `memcg` is `ancestor` or one of its descendants."""
+    while memcg > 0 and memcg != ancestor:
+        memcg = S.memcg[memcg].parent
+    return memcg > 0
+
+
+@inlined
 def count(S, path):
     """Record one passage of `path` (:mod:`kmbench.core.paths`)."""
     S.path[path].count += 1
@@ -208,8 +216,5 @@ def drain_all_stock(S, memcg):
     """Return the page stock that any CPU holds for `memcg` or a group below it."""
     k = S.k[0]
     for row in range(k.nr_cpus * k.stock_slots):
-        above = S.stock[row].memcg
-        while above > 0 and above != memcg:
-            above = S.memcg[above].parent
-        if above > 0:
+        if is_below(S, S.stock[row].memcg, memcg):
             drain_slot(S, row)

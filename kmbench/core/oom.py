@@ -9,18 +9,11 @@ and inodes) lose the references that it held and stay cached.
 from kmbench.core.cached import put_object
 from kmbench.core.events import USER_ANON
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.memcg import is_below
 from kmbench.core.objects import free_kernel_pages, free_percpu
 from kmbench.core.release import settle
 from kmbench.core.state import PERCPU
 from kmbench.core.userpages import free_user_pages
-
-
-@inlined
-def is_below(S, memcg, ancestor):
-    """Whether `memcg` is `ancestor` or one of its descendants."""
-    while memcg > 0 and memcg != ancestor:
-        memcg = S.memcg[memcg].parent
-    return memcg > 0
 
 
 @inlined

@@ -43,7 +43,7 @@ from kmbench.core.groups import (
     reparent,
 )
 from kmbench.core.jit import by_table, inlined, outlined
-from kmbench.core.joints import reclaim
+from kmbench.core.joints import reclaim, shrink
 from kmbench.core.memcg import (
     count,
     counter_add,
@@ -52,6 +52,7 @@ from kmbench.core.memcg import (
     counter_note,
     counter_uncharge,
     drain_all_stock,
+    is_below,
     refill_stock,
     try_charge,
 )
@@ -74,7 +75,7 @@ __all__ = [
     "by_table", "copy_of", "count", "counter_add", "counter_charge", "counter_force",
     "counter_note", "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work",
     "destroy_copy", "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined",
-    "make_copy", "move_slab", "next_u32", "online_ancestor", "outlined", "reaps", "rebill_copy",
-    "reclaim", "refill_stock", "reparent", "schedule_work", "shrink_cache", "table", "try_charge",
-    "unbilled_as",
+    "is_below", "make_copy", "move_slab", "next_u32", "online_ancestor", "outlined", "reaps",
+    "rebill_copy", "reclaim", "refill_stock", "reparent", "schedule_work", "shrink", "shrink_cache",
+    "table", "try_charge", "unbilled_as",
 ]  # fmt: skip

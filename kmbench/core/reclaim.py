@@ -10,9 +10,9 @@ that costs is the stall of its task (``vm.cost``).
 """
 
 from kmbench.core.access import look_ahead, look_nearer, other
-from kmbench.core.alarm import arm, let_userland_run
-from kmbench.core.cached import list_append_all, list_del, put_object, release_object
-from kmbench.core.charge import over_limit, reclaim_group
+from kmbench.core.alarm import arm, enter_reclaim, let_userland_run
+from kmbench.core.cached import list_append_all, list_leave, put_object, release_object
+from kmbench.core.charge import io_so_far, over_limit, reclaim_group, shrink_group
 from kmbench.core.events import (
     CTX_MEMALLOC,
     FAIL_LIMIT,
@@ -31,10 +31,8 @@ from kmbench.core.oom import oom_kill
 from kmbench.core.pages import alloc_pages
 from kmbench.core.shrink import shrink_slab
 from kmbench.core.state import UNLIMITED
-from kmbench.core.userpages import shrink_pages, user_pages
+from kmbench.core.userpages import DEF_PRIORITY, SWAP_CLUSTER_MAX, shrink_pages, user_pages
 
-DEF_PRIORITY = 12
-SWAP_CLUSTER_MAX = 32
 COSTLY_ORDER = 3
 MAX_RETRIES = 16  # rounds without progress (MAX_RECLAIM_RETRIES)
 ROUNDS = 100  # after as many in all the allocation counts as stalled (F4) and fails
@@ -55,13 +53,14 @@ def shrink_node(S, prio, target, gfp):
         reclaimed = vm.reclaimed_pages
         freed += shrink_pages(S, memcg, prio, target, gfp)
         scanned = vm.scanned_pages - scanned
-        if vm.memcg_aware:
+        if vm.global_by_group:
             freed += shrink_slab(S, memcg, prio, scanned, pages, gfp)
         S.R.pressure(S, S.U, 0, scanned, vm.reclaimed_pages - reclaimed)
         all_scanned += scanned
         all_pages += pages
-    if vm.memcg_aware == 0:
+    if vm.global_by_group == 0 and (vm.posted_2012 == 0 or gfp & CTX_MEMALLOC):
         freed += shrink_slab(S, 0, prio, all_scanned, all_pages, gfp)
+    S.R.pressure_tree(S, S.U, 0, all_scanned, freed, gfp)
     return freed
 
 
@@ -69,14 +68,18 @@ def shrink_node(S, prio, target, gfp):
 def direct_reclaim(S, nr, gfp):
     """try_to_free_pages: pages freed."""
     vm = S.vm[0]
+    enter_reclaim(S)
     vm.direct_runs += 1
+    began = vm.cost
+    io = io_so_far(S)
     target = max(nr, SWAP_CLUSTER_MAX)
     freed = 0
     prio = DEF_PRIORITY
     while prio >= 0 and freed < target:
-        S.R.pressure_prio(S, S.U, 0, prio)
+        S.R.pressure_prio(S, S.U, 0, prio, gfp)
         freed += shrink_node(S, prio, target, gfp)
         prio -= 1
+    S.R.stalled(S, S.U, vm.cost - began, io_so_far(S) - io)
     return freed
 
 
@@ -95,6 +98,7 @@ def timer(S):
     """Whoever is due has its turn: a userland listener, else kswapd."""
     vm = S.vm[0]
     S.k[0].cpu = 0
+    vm.cost = 0
     if vm.notify_due == S.k[0].now:
         vm.notify_due = UNLIMITED
         S.R.notified(S, S.U)
@@ -106,7 +110,11 @@ def timer(S):
 
 @outlined
 def kswapd_turn(S):
-    """One priority, then the next one later if too little came free (balance_pgdat)."""
+    """One priority, then the next one later if too little came free (balance_pgdat).
+
+    Up to 3.10 it never stops scanning a group early, then at the high watermark's worth of pages
+    (kswapd_shrink_node).
+    """
     k = S.k[0]
     vm = S.vm[0]
     if k.nr_free_pages >= vm.wmark_high:
@@ -114,11 +122,12 @@ def kswapd_turn(S):
     for cause in range(1, len(S.unbilled)):
         vm.unbilled_bytes += S.unbilled[cause].bytes
     vm.kswapd_turns += 1
-    before = vm.cost
-    target = max(vm.wmark_high - k.nr_free_pages, SWAP_CLUSTER_MAX)
+    io = io_so_far(S)
+    target = UNLIMITED if vm.no_bail else max(vm.wmark_high, SWAP_CLUSTER_MAX)
     freed = shrink_node(S, vm.kswapd_prio, target, GFP_KERNEL | CTX_MEMALLOC)
-    took = vm.cost - before
-    vm.cost = before  # nobody waits for it
+    took = vm.cost
+    vm.cost = 0  # no task waits for it
+    S.R.stalled(S, S.U, took, io_so_far(S) - io)
     if freed > 0:
         vm.kswapd_failures = 0
     if k.nr_free_pages >= vm.wmark_high:
@@ -228,7 +237,7 @@ def remove_object(S, obj):
     if i.pins > 0:
         return False
     if i.on:
-        list_del(S, obj)
+        list_leave(S, obj)
     i.known = 0
     i.evicted = 0
     S.user[S.obj[obj].owner].unused -= 1
@@ -240,7 +249,7 @@ def remove_object(S, obj):
         S.item[inode].pins -= 1
         S.user[S.obj[inode].owner].unused += 1
         if S.item[inode].on:
-            list_del(S, inode)
+            list_leave(S, inode)
         release_object(S, inode)
     return True
 
@@ -255,6 +264,8 @@ def may_free(S, obj):
 def group_gone(S, memcg):
     """A removed group's lists go to its nearest ancestor that is online (memcg_reparent_list_lrus);
     its user pages stay charged to it until they are reclaimed."""
+    if S.vm[0].posted_2012:
+        return
     heir = S.memcg[memcg].parent
     while heir > 1 and S.memcg[heir].state != 1:
         heir = S.memcg[heir].parent
@@ -270,7 +281,7 @@ RECLAIM = {
 } | {
     function.__name__: function
     for function in (
-        get_pages, over_limit, reclaim_group, timer, may_free, allocating, failed, group_gone,
-        look_ahead, look_nearer, other,
+        get_pages, over_limit, reclaim_group, shrink_group, timer, may_free, allocating, failed,
+        group_gone, look_ahead, look_nearer, other,
     )
 }  # fmt: skip

@@ -78,20 +78,21 @@ def shrink_slab(S, memcg, prio, nr_scanned, lru_pages, gfp):
     """One visit to the shrinker for list owner `memcg` (0: the lists of no group); pages freed.
 
     Since 4.19 a bit says whether there is anything to visit; before, every superblock's shrinker is
-    asked for every group.  nr_scanned, lru_pages: user pages scanned in this round and in all, for
+    asked for every group.  As posted in 2012 what is deferred is not kept per group but for all in
+    row 1.  nr_scanned, lru_pages: user pages scanned in this round and in all, for
     the older rules.
     """
     vm = S.vm[0]
-    d = S.owner[memcg]
-    if vm.bitmap and d.bit == 0:
+    if vm.bitmap and S.owner[memcg].bit == 0:
         return 0
     visits = 1 if vm.bitmap else vm.superblocks
     vm.visits += visits
     vm.cost += visits * vm.visit_ns
     freeable = S.R.count(S, S.Q, memcg)
     if freeable <= 0:
-        d.bit = 0
+        S.owner[memcg].bit = 0
         return 0
+    d = S.owner[1 if vm.posted_2012 and memcg > 0 else memcg]
     before = S.k[0].nr_slab_pages
     if vm.rules == LRU_RATIO:
         nr_scanned = nr_scanned if nr_scanned > 0 else SWAP_CLUSTER_MAX

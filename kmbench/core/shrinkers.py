@@ -25,6 +25,10 @@ def lru_add(S, Q, obj):
     """The last reference to an object that is on no list was dropped."""
 
 
+def lru_del(S, Q, obj):
+    """An object left its list for good: it is freed, or a scan met it while it was in use."""
+
+
 def touch(S, Q, obj):
     """The last reference to an object that is on a list was dropped: it was used again."""
 
@@ -34,8 +38,17 @@ def pressure(S, U, memcg, scanned, reclaimed):
     the whole machine is short."""
 
 
-def pressure_prio(S, U, memcg, prio):
+def pressure_tree(S, U, memcg, scanned, reclaimed, gfp):
+    """The same of a whole round, all groups of it together; pages of slabs count as reclaimed when
+    the whole machine is short."""
+
+
+def pressure_prio(S, U, memcg, prio, gfp):
     """Direct or group reclaim begins a round at this priority."""
+
+
+def stalled(S, U, ns, io_ns):
+    """A task, or kswapd, spent so long in reclaim on CPU ``S.k[0].cpu``, `io_ns` of it writing."""
 
 
 def told(S, U, memcg, arg):
@@ -48,5 +61,8 @@ def notified(S, U):
 
 SHRINKER_HOOKS: dict[str, Callable] = {
     hook.__name__: hook
-    for hook in (count, scan, lru_add, touch, pressure, pressure_prio, told, notified)
-}
+    for hook in (
+        count, scan, lru_add, lru_del, touch, pressure, pressure_tree, pressure_prio, stalled, told,
+        notified,
+    )
+}  # fmt: skip

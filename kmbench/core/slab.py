@@ -213,13 +213,15 @@ def refill(S, H, P, cache, cpu, memcg, gfp):
             if slab:
                 return slab
         slab = new_slab(S, H, P, cache, cpu, memcg, gfp)
-        if slab <= 0:
-            return slab
+        if slab <= 0:  # reclaim for it may have left objects in the array all the same
+            return 0 if pc.avail else slab
         s = S.slab[slab]
         there = cache * k.nr_nodes + s.node
         list_add_tail(S, there, slab, FREE_LIST)
         S.node[there].free_objects += s.objects
         ask_management(S, cpu, slab)
+        if pc.avail:
+            return 0
         if s.node != home:
             return take_one(S, there)
 
@@ -237,14 +239,24 @@ def take_object(S, H, P, cache, pc, cpu, memcg, gfp):
     return S.array[c.array + cpu * c.limit + pc.avail].slab
 
 
+@inlined
+def drop_free_slab(S, row, cpu):
+    """Give the last slab of a node's free list back."""
+    slab = S.list[row * NR_LISTS + FREE_LIST].tail
+    list_remove(S, row, slab)
+    S.node[row].free_objects -= S.slab[slab].objects
+    discard(S, slab, cpu)
+
+
 @outlined
 def free_block(S, row, first, nr, cpu):
     """Return the objects of `nr` entries of arrays, from `first` on, to their slabs.
 
     All lie on the node of ``S.node[row]``.  An empty slab goes if the node has more free objects
-    than its limit.
+    than its limit; since 4.7 free slabs go, the last of the list first, until it has not.
     """
     n = S.node[row]
+    trims = S.k[0].trims_free
     for i in range(first, first + nr):
         slab = S.array[i].slab
         s = S.slab[slab]
@@ -254,11 +266,15 @@ def free_block(S, row, first, nr, cpu):
         S.path[BLOCK_FREED].count += 1
         if s.inuse:
             list_add_tail(S, row, slab, PARTIAL_LIST)
-        elif n.free_objects > n.free_limit:
+        elif trims == 0 and n.free_objects > n.free_limit:
             n.free_objects -= s.objects
             discard(S, slab, cpu)
         else:
             list_add_head(S, row, slab, FREE_LIST)
+    if trims:
+        ends = S.list[row * NR_LISTS + FREE_LIST]
+        while n.free_objects > n.free_limit and ends.tail:
+            drop_free_slab(S, row, cpu)
 
 
 @outlined

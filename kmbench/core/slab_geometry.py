@@ -12,6 +12,8 @@ a slab needs to know of its free objects has been four things:
       while free, outside where that pays (set_off_slab_cache), else behind the objects
       (set_on_slab_cache)
 
+With the last one comes what 4.7 changed, no era being between them: "mm/slab: don't keep free slabs
+if free_objects exceeds free_limit", Joonsoo Kim, 12 April 2016.
 Integer arithmetic only, as in the kernel; its boot, when caches keep all inside, is left out.
 """
 
@@ -41,13 +43,14 @@ class Rules(NamedTuple):
     index: int  # bytes an object; 0 = freelist_idx_t, by the size of a page
     outside_from: int  # objects from page_size >> this on have it outside the slab
     in_object: bool  # it may lie in a free object, else behind the objects, not in front of them
+    trims_free: bool  # free_block gives back free slabs as long as there are too many free objects
 
 
 RULES = {
-    "3.5": Rules(48, 4, 3, False),
-    "3.13": Rules(0, 4, 3, False),
-    "3.15": Rules(0, 0, 5, False),
-    "4.6": Rules(0, 0, 5, True),
+    "3.5": Rules(48, 4, 3, False, False),
+    "3.13": Rules(0, 4, 3, False, False),
+    "3.15": Rules(0, 0, 5, False, False),
+    "4.6": Rules(0, 0, 5, True, True),
 }
 
 
@@ -224,7 +227,7 @@ def on_slab(setup: Setup, era: str = "") -> Setup:
         slab_cache(cache, machine.cpus, machine.page_size, machine.memory_pages, since)
         for cache in setup.caches
     )
-    slabs, objects = _cut_anew(setup, caches)
+    slabs, objects = cut_anew(setup, caches)
     return setup._replace(
         era=era, allocator="slab",
         caches=caches, initial_slabs=slabs, initial_objects=objects,
@@ -232,7 +235,7 @@ def on_slab(setup: Setup, era: str = "") -> Setup:
     )  # fmt: skip
 
 
-def _cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np.ndarray]:
+def cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Initial slabs and objects of the setup for `caches`: of each old slab first the slots of
     known objects, then those of others in use, then the free ones."""
     old = setup.initial_slabs

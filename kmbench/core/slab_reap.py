@@ -15,12 +15,12 @@ from kmbench.core.paths import CACHE_REAPED
 from kmbench.core.slab import (
     copy_entries,
     drain_alien,
+    drop_free_slab,
     free_block,
     list_add_tail,
     list_of,
     list_remove,
 )
-from kmbench.core.slab_pages import discard
 from kmbench.core.state import FREE_LIST, NR_LISTS
 
 REAP_CPU = 2_000_000_000  # REAPTIMEOUT_CPUC, ns
@@ -45,13 +45,9 @@ def share_of(limit, avail):
 @outlined
 def drain_freelist(S, row, nr, on_cpu):
     """Give up to `nr` free slabs of a node up, the last of the list first."""
-    slab = S.list[row * NR_LISTS + FREE_LIST].tail
-    while slab and nr > 0:
-        list_remove(S, row, slab)
-        S.node[row].free_objects -= S.slab[slab].objects
-        discard(S, slab, on_cpu)
+    while nr > 0 and S.list[row * NR_LISTS + FREE_LIST].tail:
+        drop_free_slab(S, row, on_cpu)
         nr -= 1
-        slab = S.list[row * NR_LISTS + FREE_LIST].tail
 
 
 @outlined

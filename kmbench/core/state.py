@@ -26,6 +26,7 @@ KERNEL = np.dtype(
         ("nr_groups", "i4"),  # rows of groups in use, including row 0
         ("discard_above", "i4"),  # era: empties go when nr_partial > min_partial, not >=
         ("partial_in_slabs", "i4"),  # era: cpu partial lists are counted in slabs
+        ("trims_free", "i4"),  # era, SLAB: free slabs go until a node is below its limit
         ("shrink_promotes", "i4"),  # era: shrink moves only nearly full slabs to the front
         ("stock_slots", "i4"),  # page stock: slots per CPU (0 = none), pages a slot may hold
         ("stock_batch", "i4"),

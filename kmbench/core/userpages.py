@@ -9,6 +9,7 @@ design (Linux 3.5 and 6.18 mm/memcontrol.c:mem_cgroup_charge).
 
 from kmbench.core.events import (
     COUNTER_MEMORY,
+    CTX_MEMALLOC,
     FAIL_LIMIT,
     FAIL_PAGES,
     GFP_IO,
@@ -19,6 +20,10 @@ from kmbench.core.events import (
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import counter_uncharge, try_charge
 from kmbench.core.pages import free_pages, node_of
+from kmbench.core.state import UNLIMITED
+
+DEF_PRIORITY = 12
+SWAP_CLUSTER_MAX = 32
 
 
 @inlined
@@ -107,10 +112,13 @@ def scan_batch(S, memcg, kind, nr):
 def shrink_pages(S, memcg, prio, target, gfp):
     """Scan a group's pools at a priority until `target` pages came free: pages freed.
 
-    (3.5 mm/vmscan.c:shrink_lruvec: ``size >> priority`` of each list in batches of 32.)
+    (3.5 mm/vmscan.c:shrink_lruvec: ``size >> priority`` of each list in batches of 32.  At
+    DEF_PRIORITY nobody stops early, later than 3.10 only direct reclaim of the whole machine.)
     """
     vm = S.vm[0]
     freed = 0
+    if prio == DEF_PRIORITY and (vm.no_bail or (vm.target == 0 and (gfp & CTX_MEMALLOC) == 0)):
+        target = UNLIMITED
     for kind in range(3):
         p = S.pool[memcg * 3 + kind]
         left = p.nr >> prio

@@ -27,12 +27,13 @@ VM = np.dtype(
             # rules
             "rules", "at_least_batch", "bitmap", "memcg_aware", "charge_retries", "oom_needs_fs",
             "oom_at_once", "seeks", "batch", "lists", "superblocks", "count_referenced",
-            "inode_cache", "inode_offset", "keep_less",
+            "inode_cache", "inode_offset", "keep_less", "no_bail", "global_by_group",
+            "posted_2012",
             # what things cost, ns
             "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "hit_bucket", "miss_ns",
             "fault_ns", "kswapd_delay",
             # now going on
-            "busy", "cost", "phase", "target", "kswapd_due", "kswapd_prio",
+            "busy", "cost", "cost_of", "phase", "target", "kswapd_due", "kswapd_prio",
             "kswapd_failures", "notify_due", "swap_free", "nr_user_pages",
             # counts
             "scanned_pages", "reclaimed_pages", "written_pages", "swapped_pages",
@@ -137,7 +138,8 @@ def reclaim_state(
     vm["bitmap"] = at >= eras.index("4.19")
     vm["oom_at_once"] = at < eras.index("4.5")
     vm["count_referenced"] = at >= eras.index("3.13")
-    vm["memcg_aware"] = accounting.slab_reclaim
+    vm["no_bail"] = at < eras.index("3.13")
+    vm["memcg_aware"] = vm["global_by_group"] = accounting.slab_reclaim
     vm["charge_retries"] = accounting.charge_retries
     vm["oom_needs_fs"] = accounting.oom_needs_fs
     vm["seeks"], vm["batch"], vm["lists"] = shrinker.seeks, shrinker.batch, shrinker.lists

@@ -396,6 +396,39 @@ _CATALOGUE = (
         "Chunks that the kernel may still ask for at the end: offered + re-added - signalled.",
     ),
     Metric(
+        "wake_ups", "U2", "count", None, "wake-ups",
+        "Times that userland woke up to free chunks.",
+    ),
+    Metric(
+        "notified_low", "U2.low", "count", None, "windows of low pressure",
+        "Windows of scanned pages whose level was low.",
+    ),
+    Metric(
+        "notified_medium", "U2.medium", "count", None, "windows of medium pressure",
+        "Windows of scanned pages of which at least 60 % were scanned in vain.",
+    ),
+    Metric(
+        "notified_critical", "U2.critical", "count", None, "windows of critical pressure",
+        "Windows at the highest level: from 99 % in vain (mempressure's oom) or 95 % (vmpressure), "
+        "or when reclaim came down to the priority that stands for it.",
+    ),
+    Metric(
+        "notified", "U2.psi", "count", None, "stall triggers fired",
+        "Times that the stall of a window reached the trigger's threshold (psi).",
+    ),
+    Metric(
+        "time_to_notice", "U3", "ns", "lower", "time to notice",
+        "From the first sign of pressure since userland last acted until it acts, mean.",
+    ),
+    Metric(
+        "psi_some_time", "U4.some", "s", "lower", "stall time, some",
+        "Time in which some task was stalled for want of memory, mean over CPUs that are not idle.",
+    ),
+    Metric(
+        "psi_full_time", "U4.full", "s", "lower", "stall time, full",
+        "The same in which nothing else could run on that CPU.",
+    ),
+    Metric(
         "oom_kills", "F3", "count", "lower", "OOM kills",
         "Processes (groups) that the OOM killer killed.",
     ),

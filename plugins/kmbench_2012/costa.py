@@ -5,9 +5,13 @@ it is created.  Slabs of a copy are charged after their pages were allocated; ov
 pages are freed and the allocation fails: nothing is reclaimed (Kamezawa objected; ``reclaim`` is
 what was promised for the next version).  All other caches have no hook at all.
 
-A group's dentries have an LRU of their own (patch 6, dcache_shrink_memcg), which reclaim of user
-pages in a full group reaches when kernel memory is charged to the same counter (patch 7).  Here
-its lists are the per-group ones of ``dentry-inode``; the superblock's list beside them is not kept.
+A group's dentries have an LRU of their own and a shrink function (patches 5 and 7), which reclaim
+of user pages in a full group calls when kernel memory is charged to the same counter, and a write
+of a lower kmem limit when it is not.  The shrinker ``costa-shrink-fn`` is theirs; with
+``dentry-inode`` the group has one list, the superblock none.
+
+With ``object_growth=24`` dentries are as large as posted: each remembers the cache it came from and
+has a place on its group's list.  By default sizes are the machine's, as for every other design.
 
 Deletion is patch 4, "slab chaining": partial slabs move to the parent's copy (the root cache if the
 parent is the root), full ones at their first free, and the charge stays in the parent.  It was
@@ -38,11 +42,13 @@ from kmbench.core.ops import (
     flush_cache,
     holder,
     inlined,
+    is_below,
     make_copy,
     move_slab,
     online_ancestor,
     outlined,
     reclaim,
+    shrink,
     table,
 )
 from kmbench.design import Fact
@@ -131,6 +137,23 @@ def slab_new(S, P, cpu, memcg, cache, order, gfp, slab):
 
 
 @outlined
+def limit_write(S, P, memcg, which, pages):
+    """mem_cgroup_resize_kmem_limit (patch 5): shrink until usage fits, or five times as often in
+    vain as the group has descendants and itself.  Then the write fails there; here it stands."""
+    if which != COUNTER_KMEM or P.par[0].independent == 0:
+        return
+    c = S.counter[memcg * 2 + COUNTER_KMEM]
+    tries = 0
+    for row in range(memcg, S.k[0].nr_groups):
+        tries += 5 * is_below(S, row, memcg)
+    usage = c.usage
+    while usage > c.limit and tries > 0:
+        shrink(S, memcg)
+        tries -= c.usage >= usage
+        usage = c.usage
+
+
+@outlined
 def leave_group(S, P, slab, target):
     """The slab's charge stays with `target`, an ancestor of the group that paid so far."""
     s = S.slab[slab]
@@ -192,15 +215,27 @@ def move_charged_slabs(S, P, copy, new_home, target, cpu):
         slab = detach_slab(S, copy)
 
 
-def prepare(S, P, setup, parameters):
-    """Mark the registered caches; only the default list may name caches that are not there."""
+def registered(setup, parameters) -> list[int]:
+    """Rows of the registered caches; only the default list may name caches that are not there."""
     names = [cache.name for cache in setup.caches]
+    rows = []
     for wanted in parameters["caches"]:
-        if wanted not in names:
-            if parameters["caches"] == DEFAULT_CACHES:
-                continue
+        if wanted in names:
+            rows.append(names.index(wanted) + 1)
+        elif parameters["caches"] != DEFAULT_CACHES:
             raise unknown("cache", wanted, names).within("strategy costa-2012: caches")
-        P.selected["on"][names.index(wanted) + 1] = 1
+    return rows
+
+
+def prepare(S, P, setup, parameters):
+    """Mark the registered caches."""
+    P.selected["on"][registered(setup, parameters)] = 1
+
+
+def growth(setup, parameters):
+    """An object of a registered cache remembers the cache it came from and is on its group's list:
+    struct dentry grows by a pointer and a list_head."""
+    return dict.fromkeys(registered(setup, parameters), parameters["object_growth"])
 
 
 costa_2012 = Strategy(
@@ -212,6 +247,7 @@ costa_2012 = Strategy(
         "select": select,
         "slab_new": slab_new,
         "slab_gone": slab_gone,
+        "limit_write": limit_write,
         "obj_free": obj_free,
         "cg_offline": cg_offline,
         **mm_owner.HOOKS,
@@ -221,12 +257,16 @@ costa_2012 = Strategy(
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
         Parameter("independent", True, "charge kmem, not the memory counter"),
+        Parameter(
+            "object_growth", 0, "added to objects of registered caches; posted: 24", "B", 0
+        ),
         Parameter("reclaim", False, "a full group is reclaimed from (promised for v2), not failed"),
     ),
     accounting=lambda p: Accounting(
         copies=True, counter_locked=True, slab_reclaim=not p["independent"] or p["reclaim"]
     ),
     prepare=prepare,
+    growth=growth,
     copy_name="{cache}-{row:x}",
     design={
         "selection": Fact("opt-in caches: dentry", prepare),

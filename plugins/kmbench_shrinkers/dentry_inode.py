@@ -18,7 +18,7 @@ from kmbench.core.shrinker_ops import (
     charged_group,
     drop_object,
     list_add,
-    list_del,
+    list_leave,
     list_rotate,
     prune_list,
     put_object,
@@ -59,7 +59,7 @@ def kill_dentry(S, obj):
     vm = S.vm[0]
     while obj:
         if S.item[obj].on:
-            list_del(S, obj)
+            list_leave(S, obj)
         parent = S.item[obj].parent
         drop_object(S, obj)
         if vm.inode_cache:
@@ -72,11 +72,26 @@ def kill_dentry(S, obj):
                 obj = parent
 
 
+@inlined
+def take_off(S, obj):
+    """A dentry leaves its list, to be killed if nobody refers to it."""
+    list_leave(S, obj)
+    if S.item[obj].pins == 0:
+        list_add(S, len(S.lru) - 1, obj)
+
+
+@inlined
+def kill_taken(S):
+    """Kill the dentries that were taken off (shrink_dentry_list)."""
+    dispose = len(S.lru) - 1
+    while S.lru[dispose].oldest:
+        kill_dentry(S, S.lru[dispose].oldest)
+
+
 @outlined
 def prune_dentries(S, row, nr):
     """Take up to `nr` off the list, oldest first, then kill them; how many were visited."""
     vm = S.vm[0]
-    dispose = len(S.lru) - 1
     most = S.lru[row].nr if vm.count_referenced == 0 else nr  # those spared are met only once
     visited = 0
     obj = S.lru[row].oldest
@@ -90,14 +105,9 @@ def prune_dentries(S, row, nr):
             list_rotate(S, obj)
             nr += 1 - vm.count_referenced
         else:
-            list_del(S, obj)
-            if i.pins == 0:
-                list_add(S, dispose, obj)
+            take_off(S, obj)
         obj = following
-    obj = S.lru[dispose].oldest
-    while obj:
-        kill_dentry(S, obj)
-        obj = S.lru[dispose].oldest
+    kill_taken(S)
     return visited
 
 
@@ -107,7 +117,8 @@ def prune_inodes(S, row, nr):
     return prune_list(S, row, nr + 1 - S.vm[0].count_referenced)
 
 
-def scan(S, Q, memcg, nr, gfp):
+@outlined
+def scan_lists(S, memcg, nr, gfp):
     """Divide `nr` between dentries and inodes by their number; dentries first, they pin inodes.
 
     Without __GFP_FS the caller may hold locks of the file system: nothing is freed.
@@ -124,6 +135,11 @@ def scan(S, Q, memcg, nr, gfp):
     if S.vm[0].inode_cache:
         scanned += prune_inodes(S, memcg * LISTS + INODE, nr * inodes // total + extra)
     return scanned
+
+
+def scan(S, Q, memcg, nr, gfp):
+    """super_cache_scan."""
+    return scan_lists(S, memcg, nr, gfp)
 
 
 dentry_inode = Shrinker(

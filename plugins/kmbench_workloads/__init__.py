@@ -13,6 +13,7 @@ NAMES = (
     "fs_mark",
     "hackbench",
     "kernel_compile",
+    "many_mounts",
     "memcached",
     "mempressure_test",
     "messages",

@@ -1,8 +1,9 @@
 """Userland that fills memory with chunks it could do without: the mempressure stress test.
 
 One group allocates and touches chunks until it has as many as memory and swap together would hold,
-and goes on for as long as it lives.  After every tenth of them it offers that many to its shrinker
-(TELL).  It ends after `rounds` times all chunks, or when the OOM killer got it.
+and goes on for as long as it lives; a chunk that has to wait for reclaim delays the next.  After
+every tenth of them it offers that many to its shrinker (TELL).  It ends after `rounds` times all
+chunks, or when the OOM killer got it.
 """
 
 from kmbench.core.events import GFP_KERNEL, MARK, TELL, USER_ALLOC, USER_ANON
@@ -21,6 +22,8 @@ def fill(S, W, batch):
     if w.done >= w.total or S.user[TEST].kills > 0:
         return 0
     n = 1
+    w.t += S.vm[0].stall_ns - w.stalled  # reclaim that the last chunk waited for
+    w.stalled = S.vm[0].stall_ns
     e = batch[0]
     e.t = w.t
     e.memcg = TEST
@@ -63,7 +66,7 @@ def open_mempressure_test(parameters: dict, host: Host) -> OpenWorkload:
         W.at["pages"], W.at["chunks"], W.at["tenth"] = pages, chunks, max(1, chunks // 10)
         W.at["total"], W.at["every"] = parameters["rounds"] * chunks, parameters["every_us"] * 1000
 
-    fields = ("pages", "chunks", "tenth", "total", "every", "t", "done", "offer")
+    fields = ("pages", "chunks", "tenth", "total", "every", "t", "stalled", "done", "offer")
     tables = {"at": table(1, **dict.fromkeys(fields, "i8"))}
     return generated(setup, fill, tables, prepare, reclaims=True)
 

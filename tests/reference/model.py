@@ -229,12 +229,16 @@ class Reference:
             if self.vm:
                 self.vm.note_failure(owner, self.fail)
         else:
-            obj.owner = owner
-            if owner <= ROOT and obj.billed < 0:
-                obj.billed = 0
-            elif owner > ROOT and obj.billed == 0:
-                obj.billed = -ev.CAUSE_NOT_SELECTED
-            self.objects[handle] = obj
+            self.adopt(handle, obj, owner)
+
+    def adopt(self, handle, obj, owner) -> None:
+        """The owner of a new object is known; the root's nobody need pay for."""
+        obj.owner = owner
+        if owner <= ROOT and obj.billed < 0:
+            obj.billed = 0
+        elif owner > ROOT and obj.billed == 0:
+            obj.billed = -ev.CAUSE_NOT_SELECTED
+        self.objects[handle] = obj
 
     def _free(self, op, handle) -> None:
         obj = self.objects.get(handle)

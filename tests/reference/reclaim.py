@@ -1,7 +1,8 @@
-"""Reclaim in plain Python: watermarks, kswapd, direct and group reclaim, OOM, cached objects.
+"""Reclaim in plain Python: watermarks, kswapd, direct and group reclaim, OOM.
 
 Written from the kernel's rules as docs/model.md has them, apart from the compiled core.
-``memory`` is a kmbench.memory.Memory; the shrinker is known by its name.
+``memory`` is a kmbench.memory.Memory; the shrinker is known by its name.  What is scanned is told
+in ``user_pages``, ``cached``, ``shrink_slab`` and ``shrinkers``.
 """
 
 from collections import Counter, deque
@@ -9,16 +10,17 @@ from math import isqrt
 
 from kmbench.core import events as ev
 
-from .memcg import ROOT, State
-from .shrinkers import SHRINKERS, Item
+from .cached import CachedObjects
+from .memcg import ROOT
+from .shrink_slab import ERAS, ShrinkSlab
+from .shrinkers import SHRINKERS
+from .user_pages import CLUSTER, UserPages
 
-ERAS = ("3.5", "3.8", "3.13", "4.5", "4.19", "5.3", "5.9", "5.16", "6.12", "6.18")
 GROUP_SLAB = {"linux-4.5", "linux-5.3", "linux-5.9", "linux-6.18"}
-CLUSTER = 32
 NEVER = None
 
 
-class Vm:
+class Vm(UserPages, CachedObjects, ShrinkSlab):
     """What a kernel knows of memory that may run out."""
 
     def __init__(self, host, setup, memory, strategy: str, params: dict):
@@ -32,12 +34,12 @@ class Vm:
         self.retries = 16 if self.modern else 5
         self.shrinker = SHRINKERS[memory.shrinker.name](self, memory.parameters)
         self.batch = memory.shrinker.batch
+        self.two_lists = memory.shrinker.name == "costa-shrink-fn"
+        self.posted = self.two_lists and memory.parameters.get("as_posted", True)
         self.items = {}  # handle -> Item, live cached objects
         self.parents = {}  # handle -> handle of its parent, kept when it dies
         self.evicted = {}  # handle -> (ms, by its own group's reclaim)
-        self.pools = {
-            (g.row, kind): deque() for g in host.groups for kind in range(3)
-        }
+        self.pools = {(g.row, kind): deque() for g in host.groups for kind in range(3)}
         self.carry = Counter()
         self.swapped = Counter()
         self.swap_free = self.r.swap_pages
@@ -60,6 +62,11 @@ class Vm:
         if self.era >= ERAS.index("4.19"):
             gap = max(gap, pages * 10 // 10000)
         self.low, self.high = self.min + gap, self.min + 2 * gap
+
+    @property
+    def old_scanning(self):
+        """Up to 3.10 kswapd and scans at the first priority do not stop early."""
+        return self.era < ERAS.index("3.13")
 
     @property
     def free(self):
@@ -134,10 +141,11 @@ class Vm:
         if self.free >= self.high:
             return
         self.counts["kswapd_turns"] += 1
-        before = self.cost
+        self.cost = 0
         gfp = ev.GFP_KERNEL | ev.CTX_MEMALLOC
-        freed = self.shrink_everything(self.kswapd_prio, max(self.high - self.free, CLUSTER), gfp)
-        took, self.cost = self.cost - before, before
+        target = 10**9 if self.old_scanning else max(self.high, CLUSTER)
+        freed = self.shrink_everything(self.kswapd_prio, target, gfp)
+        took, self.cost = self.cost, 0
         if freed:
             self.kswapd_failures = 0
         if self.free >= self.high:
@@ -159,10 +167,12 @@ class Vm:
             pages = self.scannable(group.row)
             got, scanned = self.shrink_pages(group.row, prio, target, gfp)
             freed += got
-            if self.group_slab:
+            if self.group_slab and not self.two_lists:
                 freed += self.shrink_slab(group.row, prio, scanned, pages, gfp)
             scanned_in_all += scanned
-        if not self.group_slab:
+        if self.group_slab and not self.two_lists:
+            return freed
+        if not self.posted or gfp & ev.CTX_MEMALLOC:  # a task would have followed a null pointer
             freed += self.shrink_slab(0, prio, scanned_in_all, eligible, gfp)
         return freed
 
@@ -172,127 +182,33 @@ class Vm:
         for prio in range(12, -1, -1):
             if freed >= target:
                 break
+            scanned_in_all = 0
             for group in self.host.groups:
                 if group.row > ROOT and self.below(group.row, row):
                     self.target = row
                     eligible = self.scannable(group.row)
                     got, scanned = self.shrink_pages(group.row, prio, target, gfp)
                     freed += got
-                    if self.group_slab:
+                    scanned_in_all += scanned
+                    if self.group_slab and not self.posted:
                         freed += self.shrink_slab(group.row, prio, scanned, eligible, gfp)
+            if self.group_slab and self.posted:
+                eligible = sum(self.scannable(g.row) for g in self.host.groups)
+                freed += self.shrink_slab(row, prio, scanned_in_all, eligible, gfp)
         self.target = 0
         return freed
+
+    def shrink_group(self, row):
+        """Ask a group's shrinkers as if no user pages were scanned, of none."""
+        self.target = row
+        self.shrink_slab(row, 0, 0, 0, ev.GFP_KERNEL)
+        self.target = 0
 
     def below(self, row, ancestor):
         """`row` is `ancestor` or below it; a group that never came up is nowhere."""
         while row > 0 and row != ancestor:
             row = self.host.groups[row].parent
         return row > 0
-
-    def scannable(self, row):
-        anon = len(self.pools[row, ev.USER_ANON]) if self.swap_free else 0
-        return len(self.pools[row, 0]) + len(self.pools[row, 1]) + anon
-
-    def shrink_pages(self, row, prio, target, gfp):
-        freed = scanned = 0
-        for kind in range(3):
-            pool = self.pools[row, kind]
-            left = len(pool) >> prio
-            if kind != ev.USER_CLEAN and not gfp & ev.GFP_IO:
-                continue
-            while left > 0 and freed < target:
-                nr = min(left, CLUSTER, len(pool))
-                if nr == 0 or (kind == ev.USER_ANON and not self.swap_free):
-                    break
-                freed += self._scan_batch(row, kind, nr)
-                scanned += nr
-                left -= nr
-        return freed, scanned
-
-    def _scan_batch(self, row, kind, nr):
-        self.counts["scanned_pages"] += nr
-        self.cost += nr * self.r.page_ns
-        if kind == ev.USER_DIRTY:
-            for _ in range(nr):
-                self.pools[row, ev.USER_CLEAN].append(self.pools[row, kind].popleft())
-            self.counts["written_pages"] += nr
-            self.cost += nr * self.r.io_ns
-            return 0
-        share = nr * self.r.keep_less + self.carry[row, kind]
-        self.carry[row, kind] = share % 1000
-        freed = share // 1000
-        if kind == ev.USER_ANON:
-            freed = min(freed, self.swap_free)
-            self.swap_free -= freed
-            self.swapped[row] += freed
-            self.cost += freed * self.r.io_ns
-        self.free_user(row, kind, freed)
-        self.counts["reclaimed_pages"] += freed
-        return freed
-
-    def shrink_slab(self, owner, prio, scanned, eligible, gfp):
-        bitmap = self.era >= ERAS.index("4.19")
-        if bitmap and owner not in self.bits:
-            return 0
-        visits = 1 if bitmap else self.r.superblocks
-        self.counts["visits"] += visits
-        self.cost += visits * self.r.visit_ns
-        freeable = self.shrinker.count(owner)
-        if freeable == 0:
-            self.bits.discard(owner)
-            return 0
-        before = self._slab_pages()
-        if self.era < ERAS.index("4.19"):
-            self._by_ratio(owner, freeable, scanned or CLUSTER, eligible, gfp)
-        else:
-            self._by_priority(owner, freeable, prio, gfp)
-        freed = before - self._slab_pages()
-        self.counts["freed_slab_pages"] += freed
-        return freed
-
-    def _slab_pages(self):
-        return sum(slab.block.pages for slab in self.host.all_slabs())
-
-    def _scan(self, owner, nr, gfp):
-        scanned = self.shrinker.scan(owner, nr, gfp)
-        if scanned is None:
-            return False
-        self.counts["scanned_objects"] += scanned
-        self.cost += scanned * self.r.object_ns
-        self.host._settle()
-        return True
-
-    def _by_ratio(self, owner, freeable, scanned, eligible, gfp):
-        delta = (4 * scanned) // 2 * freeable // (eligible + 1)
-        total = self.deferred[owner] + delta
-        if delta < freeable // 4:
-            total = min(total, freeable // 2)
-        total = min(total, 2 * freeable)
-        while total >= self.batch and self._scan(owner, self.batch, gfp):
-            total -= self.batch
-        self.deferred[owner] = total
-
-    def _by_priority(self, owner, freeable, prio, gfp):
-        old = self.deferred[owner]
-        delta = (freeable >> prio) * 4 // 2
-        if self.era >= ERAS.index("5.16"):
-            total = min((old >> prio) + delta, 2 * freeable)
-        else:
-            if self.setup.era == "4.19":
-                delta = max(delta, min(freeable, self.batch))
-            total = old + delta
-            if delta < freeable // 4:
-                total = min(total, freeable // 2)
-            total = min(total, 2 * freeable)
-        done = 0
-        while total >= self.batch or total >= freeable:
-            nr = min(self.batch, total)
-            if not self._scan(owner, nr, gfp):
-                break
-            total -= nr
-            done += nr
-        left = max(old + delta - done, 0)
-        self.deferred[owner] = min(left, 2 * freeable) if self.era >= ERAS.index("5.16") else left
 
     # -- a group over its limit ------------------------------------------------------------
 
@@ -367,156 +283,6 @@ class Vm:
         self.host._settle()
         return True
 
-    # -- user pages ------------------------------------------------------------------------
-
-    def alloc_user(self, call, kind, nr):
-        for _ in range(nr):
-            memory = self.host.groups[call.memcg].memory
-            if call.memcg > ROOT and not self.host.strategy.charge_user(call, call.memcg):
-                return ev.FAIL_LIMIT
-            block = self.get_block(call.cpu, 0, call.gfp)
-            if block is None:
-                if call.memcg > ROOT:
-                    memory.uncharge(1)
-                return ev.FAIL_PAGES
-            self.pools[call.memcg, kind].append(block)
-        return 0
-
-    def free_user(self, row, kind, nr):
-        for _ in range(nr):
-            self.host.buddy.give_back(self.pools[row, kind].popleft())
-        if row > ROOT:
-            self.host.groups[row].memory.uncharge(nr)
-
-    def user_pages(self, rows):
-        return sum(len(pool) for (row, _), pool in self.pools.items() if row in rows)
-
-    # -- cached objects --------------------------------------------------------------------
-
-    def owner_of(self, handle):
-        """Whose lists an object belongs on."""
-        if not self.group_slab:
-            return 0
-        obj = self.host.objects[handle]
-        payer = self.host.strategy.payer(obj)
-        if payer <= 0:
-            return ROOT
-        return max(self.host.groups.resolve(payer), ROOT)
-
-    def get(self, handle):
-        self.items[handle].pins += 1
-
-    def put(self, handle):
-        item = self.items[handle]
-        item.pins -= 1
-        if item.pins == 0:
-            self.shrinker.unused(handle, item)
-
-    def evict(self, handle):
-        """A shrinker frees an unused object that is on no list any more."""
-        obj = self.host.objects[handle]
-        size = obj.slab.cache.spec.size
-        own = self.target > 0 and self.below(obj.owner, self.target)
-        self.counts["freed_objects"] += 1
-        self.counts["freed_bytes"] += size
-        if self.target:
-            self.counts["target_bytes"] += size
-            self.counts["own_bytes"] += size * own
-        self.evicted[handle] = (self.host.now // 1_000_000, own)
-        self.release(handle)
-
-    def release(self, handle):
-        """Free such an object."""
-        del self.items[handle]
-        self.host.free_past_sheaves(self.host.objects.pop(handle))
-
-    def inode_of(self, handle):
-        half = self.setup.nr_objects // 2
-        return handle + half if self.r.inode_cache and handle < half else 0
-
-    def may_free(self, handle):
-        item = self.items.get(handle)
-        if item is None:
-            return True
-        if item.pins:
-            return False
-        self.shrinker.forget(handle, item)
-        del self.items[handle]
-        parent = self.parents.pop(handle, 0)
-        if parent:
-            self.put(parent)
-        inode = self.inode_of(handle)
-        if inode in self.items:
-            self.shrinker.forget(inode, self.items[inode])
-            self.release(inode)
-        return True
-
-    def _new(self, call, handle, cache):
-        obj = self.host._alloc_object(call, cache, 0)
-        if obj is None:
-            return False
-        self.host.objects[handle] = obj
-        self.items[handle] = Item(pins=1)
-        return True
-
-    def usable(self, handle):
-        """Whether a handle may become a cached object: it, and its inode's, is nothing else."""
-        if self.r.inode_cache and not self.inode_of(handle):
-            return False
-        inode = self.inode_of(handle)
-        return not any(h in self.host.objects and h not in self.items for h in (handle, inode))
-
-    def _create(self, call, handle, cache):
-        if not self.usable(handle):
-            self.host.fail = ev.FAIL_NO_GROUP
-            return False
-        ms, own = self.evicted.pop(handle, (None, True))
-        if ms is not None:
-            self.stat[call.memcg, self.phase, "returned"] += 1
-            if not own and self.host.now // 1_000_000 - ms <= 10_000:
-                self.counts["damaged"] += 1
-        parent = self.parents.get(handle, 0)
-        if parent:
-            self.get(parent)
-        made = self._new(call, handle, cache)
-        inode = self.inode_of(handle)
-        if made and inode:
-            if inode in self.items:
-                self.get(inode)
-            else:
-                names = [c.spec.name for c in self.host.root_caches]
-                inodes = self.host.root_caches[names.index(self.r.inode_cache)]
-                if not self._new(call, inode, inodes):
-                    made = False
-                    self.release(handle)
-        if not made:
-            if parent:
-                self.put(parent)
-            return False
-        self.put(handle)
-        return True
-
-    def _access(self, call, handle, cache, parent):
-        self.stat[call.memcg, self.phase, "accesses"] += 1
-        if handle in self.items:
-            self.stat[call.memcg, self.phase, "hits"] += 1
-            self.get(handle)
-            self.put(handle)
-            return 0
-        if not self.usable(handle):
-            self.host.counters["skipped"] += 1
-            return 0
-        self.parents[handle] = parent if parent < handle else 0
-        while handle not in self.items:
-            missing = handle
-            while self.parents.get(missing, 0) and self.parents[missing] not in self.items:
-                missing = self.parents[missing]
-            self.host.fail = ev.FAIL_LIMIT
-            if not self._create(call, missing, cache):
-                self.stat[call.memcg, self.phase, "failed"] += 1
-                return self.host.fail
-        return 0
-
     # -- events ----------------------------------------------------------------------------
 
     def event(self, op, call, handle, row, arg):
@@ -547,6 +313,8 @@ class Vm:
             self._book(call.memcg, self.cost + arg * self.r.fault_ns)
         elif op == ev.USER_FREE:
             self.free_user(call.memcg, row, min(arg, len(self.pools[call.memcg, row])))
+        elif op == ev.DROP_CACHES:
+            self.drop_caches(arg)
         self.counts["stall_ns"] += self.cost
         if fail:
             self.failed(call.memcg, fail)
@@ -567,9 +335,26 @@ class Vm:
             self.counts["failed_with_reclaimable"] += 1
 
     def group_gone(self, row):
+        if self.posted:
+            return
         heir = max(self.host.groups.resolve(row), ROOT)
         self.shrinker.hand_over(row, heir)
         self.deferred[heir] += self.deferred.pop(row, 0)
+
+    def drop_caches(self, what):
+        if what & ev.DROP_PAGECACHE:
+            for group in self.host.groups:
+                self.free_user(group.row, 0, len(self.pools[group.row, 0]))
+        rounds, enough = 0, 1 if self.era >= ERAS.index("5.16") else 10
+        while what & ev.DROP_SLAB:
+            before = self.counts["freed_objects"]
+            per_group = self.group_slab and not self.two_lists
+            for owner in [g.row for g in self.host.groups] if per_group else [0]:
+                self.shrink_slab(owner, 0, 1000, 1000, ev.GFP_KERNEL)
+            freed = self.counts["freed_objects"] - before
+            if (freed >> rounds if enough == 1 else freed) <= enough:
+                break
+            rounds += 1
 
     # -- what it shows ---------------------------------------------------------------------
 
@@ -587,12 +372,10 @@ class Vm:
             "bits": sorted(self.bits),
             "phase": self.phase,
             "swap_free": self.swap_free,
+            "superblock": [list(part) for part in getattr(self.shrinker, "superblock", ([], []))],
         }
 
 
 def memory_fits(counter, pages):
     """Whether every level has room."""
     return all(level.limit < 0 or level.usage + pages <= level.limit for level in counter.levels())
-
-
-__all__ = ["State", "Vm"]

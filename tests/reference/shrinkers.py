@@ -168,6 +168,75 @@ class DentryInode(Lists):
                     handle = parent
 
 
+class CostaShrinkFn(DentryInode):
+    """``costa-shrink-fn``: every object is on its group's list and on the superblock's, too."""
+
+    def __init__(self, vm, params):
+        super().__init__(vm, params)
+        self.superblock = ([], [])
+
+    def add(self, handle, item):
+        super().add(handle, item)
+        self.superblock[self.kind(handle)].append(handle)
+        self.vm.bits.add(0)
+
+    def forget(self, handle, item):
+        super().forget(handle, item)
+        if handle in self.superblock[self.kind(handle)]:
+            self.superblock[self.kind(handle)].remove(handle)
+
+    def count(self, owner):
+        if owner == 0:
+            return sum(map(len, self.superblock))
+        if self.vm.posted:
+            return len(self.lists[owner, 0])
+        return super().count(owner)
+
+    def scan(self, owner, nr, gfp):
+        if owner and self.vm.posted:
+            return self.prune_dentries((owner, 0), nr)
+        if owner:
+            return super().scan(owner, nr, gfp)
+        if not gfp & ev.GFP_FS:
+            return None
+        dentries, inodes = map(len, self.superblock)
+        if dentries + inodes == 0:
+            return 0
+        part = [nr * len_ // (dentries + inodes) for len_ in (dentries, inodes)]
+        scanned = self.prune_superblock(0, part[0] + (0 if self.old else 1))
+        if self.vm.r.inode_cache:
+            scanned += self.prune_superblock(1, part[1] + 1)
+        return scanned
+
+    def prune_superblock(self, kind, nr):
+        met = self.superblock[kind]
+        free_rides = self.old and kind == 0  # spared dentries do not count, and are met once
+        most = len(met) if free_rides else nr
+        self.doomed = []
+        visited = 0
+        at = met[0] if met else None
+        while at is not None and nr > 0 and visited < most:
+            here, item = at, self.vm.items[at]
+            place = met.index(here) + 1
+            at = met[place] if place < len(met) else None
+            visited += 1
+            nr -= 1
+            if item.referenced and (free_rides or not item.pins):
+                item.referenced = False
+                met.append(met.pop(place - 1))
+                nr += free_rides
+                continue
+            self.forget(here, item)
+            if not item.pins:
+                if kind == 0:
+                    self.doomed.append(here)
+                else:
+                    self.vm.evict(here)
+        while self.doomed:
+            self.kill(self.doomed[0])
+        return visited
+
+
 class Lru(Lists):
     """``lru``.  Parameter: ``capacity``."""
 
@@ -201,4 +270,6 @@ class Clock(Lru):
         item.referenced = True
 
 
-SHRINKERS = {"dentry-inode": DentryInode, "lru": Lru, "clock": Clock}
+SHRINKERS = {
+    "dentry-inode": DentryInode, "costa-shrink-fn": CostaShrinkFn, "lru": Lru, "clock": Clock,
+}  # fmt: skip

@@ -17,6 +17,7 @@ REAP_EVERY = 2 * SECOND  # of a CPU
 REAP_LISTS_EVERY = 4 * SECOND  # of a node of a cache
 CPU_SHIFT = 12 * 10**6  # between the passes of two CPUs: 3 jiffies of 4 ms
 CACHE_SHIFT = 4 * 10**6
+TRIMS_ERAS = ("4.19", "5.3", "5.9", "5.16")  # 4.7 and later
 
 
 def round_up(value: int, to: int) -> int:
@@ -181,6 +182,7 @@ class SlabCache:
             for there in range(machine.nodes)
             if here != there
         }
+        self.trims = era in TRIMS_ERAS
         self.slabs = []
         self.slabs_made = 0
         self.slabs_gone = 0
@@ -279,10 +281,15 @@ class SlabCache:
             node = self.nodes[slab.node]
             node.unlink(slab)
             slab.inuse -= 1
-            if slab.inuse == 0 and node.free_objects + slab.objects > node.limit:
+            too_many = node.free_objects + slab.objects > node.limit
+            if slab.inuse == 0 and too_many and not self.trims:
                 self._destroy(slab)
             else:
                 node.put(slab, head=slab.inuse == 0)
+        if objects and self.trims:
+            node = self.nodes[objects[0].node]
+            while node.empty and node.free_objects > node.limit:
+                self._drop_empty(node, 1)
 
     def _send_home(self, here: int, there: int) -> None:
         """__drain_alien_cache."""

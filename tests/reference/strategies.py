@@ -193,6 +193,19 @@ class Costa2012(NoAccounting):
             if not freed:
                 return False
 
+    def limit_write(self, row, which, limit):
+        """A lower kmem limit has the group's shrinkers run, as long as it is not for nothing."""
+        counter = self.groups[row].kmem
+        if which != ev.COUNTER_KMEM or not self.independent or not self.host.vm:
+            return
+        below = [g.row for g in self.groups if self.host.vm.below(g.row, row)]
+        tries = 5 * len(below)
+        while 0 <= counter.limit < counter.usage and tries:
+            before = counter.usage
+            self.host.vm.shrink_group(row)
+            if counter.usage >= before:
+                tries -= 1
+
     def slab_gone(self, slab):
         if slab.charged:
             self.counter(slab.charged).uncharge(slab.block.pages)
