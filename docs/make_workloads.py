@@ -33,8 +33,8 @@ scenario names its workload and sets parameters in its table `[workload]`;
 (real kernels). Each says at its top what it shows and what to look at:
 
 ```sh
-kmbench run workloads/isolation/sock_flood.toml
-kmbench compare --metric victim_hit_ratio_kept --metric unaccounted_share
+kmbench run workloads/waste/webserver_fleet.toml -s none -s linux-6.18
+kmbench compare --metric slab_utilisation --metric unaccounted_share
 ```
 
 Same parameters, same seed: the same events to the last byte, in any process, compiled or not. Every

@@ -220,8 +220,12 @@ def test_messages_cross_cpus():
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("drop_many", {"dropped": 1.5}, "dropped: expected a share, 0 to 1"),
-        ("container_churn", {"per_hour": 10**9}, "per_hour: expected at most 1000000"),
+        ("drop_many", {"dropped": 1.5}, "dropped = 1.5: expected at most 1"),
+        ("container_churn", {"per_hour": 10**9}, "per_hour = 1000000000: expected at most 1000000"),
+        ("container_churn", {"life_ms": 10**12}, "waits of 10"),
+        ("kernel_compile", {"jobs": 10**8}, "jobs = 100000000: expected at most 1000000"),
+        ("sock_flood", {"sockets": 10**10}, "objects at a time: expected at most 268435456"),
+        ("webserver_fleet", {"exponent": float("nan")}, "exponent = nan: expected at most 10"),
         ("hackbench", {"fan": 0}, "fan = 0: expected at least 1 tasks"),
         ("webserver_fleet", {"exponent": "much"}, "exponent = 'much': expected a number"),
         ("fork_bomb", {"process": 3}, "unknown parameter 'process'; did you mean 'processes'?"),

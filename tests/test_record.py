@@ -135,12 +135,12 @@ def alloc(pid: int, name: str, ptr: int, size: int, **values) -> bytes:
     return event("kmem_cache_alloc", pid, name=name, ptr=BASE + ptr, **values)
 
 
-def canned_pages() -> dict[int, bytes]:
+def canned_pages(root: int = 4) -> dict[int, bytes]:
     """Two CPUs: task 10 of the recorder makes a group, forks 11 into it, which allocates."""
     kernel, frame = 0xCC0 | 0x40_0000, 0x100
     first = [
         (0, event("print", 10, buf="before")),
-        (10, event("cgroup_mkdir", 10, root=4, id=77, path="/kmb_a")),
+        (10, event("cgroup_mkdir", 10, root=root, id=77, path="/kmb_a")),
         (10, event("cgroup_mkdir", 10, root=9, id=78, path="/other")),
         (10, event("print", 10, buf="START\n")),
         (10, event("sched_process_fork", 10, parent_pid=10, child_pid=11, child_comm="sh")),
@@ -148,7 +148,7 @@ def canned_pages() -> dict[int, bytes]:
         (10, event("kfree", 10, ptr=0)),
     ]
     second = [
-        (100, event("cgroup_attach_task", 11, dst_root=4, dst_id=77, pid=11, dst_path="/kmb_a")),
+        (100, event("cgroup_attach_task", 11, dst_root=root, dst_id=77, pid=11, dst_path="/kmb_a")),
         (10, event("mm_page_alloc", 11, pfn=frame, order=0, gfp_flags=0xCC0)),
         (10, alloc(11, "filp", frame << 12, 256, accounted=1)),
         (10, alloc(11, "filp", (frame << 12) + 512, 256, accounted=1)),
@@ -342,6 +342,48 @@ def test_memory_hierarchies_of_both_versions():
     assert unified == (Path("/sys/fs/cgroup"), 2, 0)
     assert cgroups.membership("0::/c\n", unified) == "/c"
     assert cgroups.parse_mounts("proc /proc proc rw 0 0\n", "") is None
+
+
+def test_a_unified_hierarchy_is_found_filled_and_read(tmp_path, monkeypatch):
+    """Version 2 from a tree of files: no kernel at hand mounts it with a memory controller."""
+    root = tmp_path / "cgroup"
+    (root / "kmb_a").mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"cgroup2 {root} cgroup2 rw 0 0\n")
+    monkeypatch.setattr(cgroups, "_MOUNTS", mounts)
+    (root / "cgroup.controllers").write_text("cpu io\n")
+    with pytest.raises(UsageProblem, match="has no memory controller"):
+        cgroups.find_hierarchy()
+    (root / "cgroup.controllers").write_text("cpu memory io\n")
+    (root / "cgroup.subtree_control").touch()
+    hierarchy = cgroups.find_hierarchy()
+    assert hierarchy == (root, 2, 0)
+    assert cgroups.make(hierarchy, "kmb_b").is_dir()
+    assert (root / "cgroup.subtree_control").read_text() == "+memory"
+    for name, text in (("memory.stat", "anon 4096\nfile 0\nkernel 28672\nfile_mapped 5\n"),
+                       ("memory.current", "40960\n"),
+                       ("memory.events", "low 0\nmax 2\n")):  # fmt: skip
+        (root / "kmb_a" / name).write_text(text)
+    sampler = snapshots.Sampler.__new__(snapshots.Sampler)
+    sampler._hierarchy, sampler._fds, sampler._groups = hierarchy, [], {}
+    assert sampler._find_groups() == 2  # kmb_b has no files, as a group that is just going
+    texts = [os.pread(fd, 4096, 0) for fd in sampler._groups["/kmb_a"]]
+    sampler.close()
+    assert list(sampler._groups) == []
+
+    # the same recording as that of version 1, but of hierarchy 0
+    recording = canned_recording()
+    reading = snapshots.Reading(1500, 1510, texts[0])
+    shots = [shot._replace(groups=[("/kmb_a", reading, *texts[1:])])
+             for shot in recording.snapshots]  # fmt: skip
+    recording = recording._replace(hierarchy=hierarchy, snapshots=shots, pages=canned_pages(0))
+    from kmbench.trace.record.assemble import assemble
+
+    made = assemble(recording, SYMBOLS)
+    assert made.manifest["memcgs"] == ["/", "/host0", "/kmb_ctl", "/kmb_a"]
+    memcgs = made.tables["memcgs"].to_pylist()
+    assert {(row["memcg"], row["kmem_usage"], row["mem_usage"], row["failcnt"], row["cache"])
+            for row in memcgs} == {(3, 28672, 40960, 2, 0)}  # fmt: skip
 
 
 def test_foreign_groups_are_never_touched(tmp_path):

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from kmbench.core import events as ev
+from kmbench.core.geometry import make_cache
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
-from kmbench.trace.capture import read_capture
+from kmbench.trace.capture import lost_events, read_capture
 from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS
 from kmbench.trace.format import open_trace
+from kmbench.trace.gap import needed
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
+from kmbench.trace.recording import open_recording
 from kmbench.trace.truth import read_truth
 from trace_capture import CACHES, cache_row, write_capture
 
@@ -202,7 +205,8 @@ def test_pages_percpu_and_groups(tmp_path):
     assert [group.online for group in capture.setup.groups] == [True, True, False]
 
 
-def test_an_address_space_that_vanished_untraced(tmp_path):
+@pytest.mark.parametrize("op", [2, 1])  # given away untraced; also, and freed by its new owner
+def test_an_address_space_that_vanished_untraced(tmp_path, op):
     events = [
         {"t": 10, "cache": 1, "obj": 600, "pid": 5, "memcg": 2, "site": 4},
         {"t": 100, "cache": 2, "obj": 1200, "pid": 5, "memcg": 2, "site": 4},
@@ -210,7 +214,7 @@ def test_an_address_space_that_vanished_untraced(tmp_path):
         {"t": 60_000, "obj": 2000, "pid": 6, "memcg": 2},
     ]
     pages = [{"t": 110, "page": 0, "pid": 5, "memcg": 2},
-             {"t": 80_000, "page": 0, "op": 2}]  # fmt: skip
+             {"t": 80_000, "page": 0, "op": op}]  # fmt: skip
     aux = [
         {"t": 120, "ev": "percpu_alloc_percpu", "a0": 0, "a1": 64, "pid": 5, "memcg": 2},
         {"t": 200, "ev": "sched_process_fork", "pid": 5, "memcg": 2, "a0": 5, "a1": 6},
@@ -314,6 +318,9 @@ def test_conversion_whole_and_cut(tmp_path):
         ({"manifest": {"nproc": "two"}}, "field nproc"),
         ({"manifest": {"dumps": {}}}, "no entry for cache dentry"),
         ({"manifest": {"sites": 3}}, "field sites"),
+        ({"manifest": {"sites": ["a", 3]}}, "field sites holds 3; expected 0 or more str"),
+        ({"manifest": {"dump_t": [-1]}}, "field dump_t has 1 values; expected 2 or more int"),
+        ({"manifest": {"caches": [3]}}, "field caches holds 3; expected 0 or more dict"),
         ({"slabdump": [{"pfn": 1, "objects": 21}]}, "0 slabs"),
     ],
 )
@@ -394,3 +401,61 @@ def test_messages_are_charged_though_the_trace_does_not_say_so(tmp_path):
     assert capture.setup.caches[-1].flags & ev.SLAB_ACCOUNT
     assert not capture.setup.caches[3].flags & ev.SLAB_ACCOUNT
     assert made["memcg"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("free", "partial_slabs", "taken", "held", "count"),
+    [
+        ([1, 2, 3], 0, 1, 1, 1),  # without cpu partial lists: one slab at a time
+        ([1, 2, 3], 0, 2, 1, 2),
+        ([4, 1, 1, 2, 9], 6, 5, 5, 1),  # one becomes active, four go along
+        ([4, 1, 1, 2, 9], 6, 5, 4, 5),  # the first is full, the last taken serves
+        ([4, 1, 1, 2, 9], 6, 5, 3, 14),
+        ([4, 1, 1, 2, 9], 6, 5, 6, 0),  # never holds six
+        ([4, 1, 1, 2, 9], 6, 4, 4, 0),  # never takes four
+        ([4, 1], 6, 0, 0, 0),
+    ],
+)
+def test_slabs_that_left_a_node_list_tell_how_much_was_allocated(
+    free, partial_slabs, taken, held, count
+):
+    spec = make_cache("x", 192)._replace(
+        cpu_partial=10 * partial_slabs, cpu_partial_slabs=partial_slabs
+    )
+    assert needed(free, spec, taken, held) == count
+
+
+def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp_path):
+    dump = [{"pfn": 10 + at, "inuse": 20 - at, "objects": 21, "cache": cache}
+            for at, cache in enumerate([0, 0, 3, 3])]  # fmt: skip
+    dumps = {"dentry": {"slabs": 2}, "kmalloc-64": {"slabs": 2}}
+    snaps = [{"t": 5, "t_sysfs": 50, "cache": cache, "partial_slabs": 0, "cpu_slabs": 2}
+             for cache in (0, 3)]  # fmt: skip
+    events = [{"t": 10, "op": KMALLOC, "cache": 3, "obj": 6000}]  # on CPU 0, so not on that
+    folder = write_capture(tmp_path / "c", events=events, slabdump=dump, dumps=dumps,
+                           snapshots=snaps)  # fmt: skip
+    made = read_capture(folder).events
+    made = made[made["op"] <= ev.FREE]
+    # one dentry on the other CPU, back by the end; kmalloc-64 was traced
+    assert made[["op", "t", "cpu", "cache", "memcg"]].tolist() == [
+        (ev.ALLOC, 0, 1, 1, 1), (ev.ALLOC, 10, 0, 4, 1), (ev.FREE, 899_999, 1, 1, 1),
+    ]  # fmt: skip
+
+
+def test_what_the_recorder_lost_is_said(tmp_path):
+    assert lost_events({}) == lost_events({"ring_stats": None, "missed_event_pages": None}) == 0
+    cpu = {"entries": "900", "overrun": "40", "commit overrun": "0", "dropped events": 2}
+    stats = {"ring_stats": {"0": cpu, "1": cpu | {"overrun": "x"}}, "missed_event_pages": 1}
+    assert lost_events(stats) == 40 + 2 + 2 + 1
+    folder = write_capture(tmp_path / "c", manifest=stats, events=[{"t": 1, "obj": 600}])
+    with open_recording(folder) as recording:
+        assert recording.source["events_lost"] == 45
+    convert_capture(folder, tmp_path / "c.kmtrace.parquet")
+    with open_recording(tmp_path / "c.kmtrace.parquet") as recording:
+        assert recording.source["events_lost"] == 45
+
+
+def test_readings_of_unknown_groups_are_refused(tmp_path):
+    folder = write_capture(tmp_path / "c", memcgs=[{"memcg": 9}])
+    with pytest.raises(UsageProblem, match="memcgs.parquet: column memcg holds 9; expected below"):
+        read_truth(folder)

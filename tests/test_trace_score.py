@@ -134,6 +134,17 @@ def test_lifetimes_live_objects_and_zombies(capture):
     assert rows["zombies missed"] == 2
 
 
+def test_live_objects_tell_the_recordings_faults_from_the_models(capture):
+    slabs, kmem = predicted()
+    assert score(capture, slabs.drop("live_objs"), kmem).live == ()
+    off = slabs.with_columns(live_objs=pl.when(pl.col("cache") == "dentry").then(9).otherwise(6))
+    counts = {row.cache: row for row in score(capture, off, kmem).live}
+    assert set(counts) == set(NAMES)  # the kernel says 7, its operations leave 6
+    assert {row.unseen for row in counts.values()} == {1}
+    assert [name for name, row in counts.items() if row.differs] == ["dentry"]
+    assert counts["dentry"][1:] == (9, 7, 6)
+
+
 def test_what_was_not_handed_over_is_not_judged(capture):
     slabs, kmem = predicted()
     result = score(capture, slabs.select("cache", "t", "num_slabs"), kmem)

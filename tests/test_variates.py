@@ -126,6 +126,16 @@ def test_durations_have_the_distribution_of_the_closed_form(kind):
     assert distance < 2 / sqrt(draws) + 1 / QUANTILES
 
 
+def test_a_long_duration_stays_in_64_bits():
+    """As compiled: the longest of the parts times the longest mean that a generator may have."""
+    longest, mean = max(part.units for part in PARTS), 10**15
+    assert longest * (mean >> SCALE) + (longest * ((1 << SCALE) - 1) >> SCALE) < 2**62
+    streams, other = stream(), stream()
+    short, long = ([duration(s, PARTS, LOGNORMAL, m) for _ in range(500)]
+                   for s, m in ((streams, 10**9), (other, mean)))  # fmt: skip
+    assert all(abs(x / 10**6 - y) <= 1 for x, y in zip(long, short, strict=True))
+
+
 def test_a_fixed_duration_draws_nothing():
     streams = stream()
     before = vars(streams[0]).copy()

@@ -33,8 +33,8 @@ AUX = dict.fromkeys(("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3"),
 SLABS = dict.fromkeys(("slab", "cache", "pfn", "t_alloc"), 0)
 DUMP = dict.fromkeys(("dump", "cache", "pfn", "inuse", "objects", "where", "cpu"), 0)
 SNAPS = dict.fromkeys(
-    ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs"), 0
-)  # fmt: skip
+    ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs", "cpu_slabs"), 0
+)
 MEMCGS = dict.fromkeys(("t0", "t1", "memcg", "kmem_usage"), 0)
 TABLES = {
     "events": EVENTS, "pages": PAGES, "aux": AUX, "slabs": SLABS, "slabdump": DUMP,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from kmbench.analysis.picture import Curve, text_chart
-from kmbench.analysis.tables import Column, Grid, as_text
+from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 
 if TYPE_CHECKING:
     from kmbench.trace.validate import Validation
@@ -156,6 +157,24 @@ def charts(validation: Validation, items: int = 1) -> list[tuple[str, list[Curve
     return out
 
 
+def live_text(validation: Validation) -> str:
+    """Live objects at the end, where prediction, kernel and recording do not all agree."""
+    counts = validation.score.live
+    unseen = ", ".join(f"{row.cache} {row.unseen:+,}" for row in counts if row.unseen)
+    parts = []
+    if unseen:
+        line = f"live objects that the recording itself misses: {unseen}"
+        parts += wrap(line, WIDTH, subsequent_indent="  ")
+    columns = [Column("live at the end", left=True), Column("predicted"), Column("kernel"),
+               Column("recorded")]  # fmt: skip
+    rows = [
+        [row.cache, f"{row.predicted:,}", f"{row.kernel - row.predicted:+,}",
+         "-" if row.recorded is None else f"{row.recorded - row.predicted:+,}"]
+        for row in counts if row.differs
+    ]  # fmt: skip
+    return "\n".join([*parts, as_text(Grid("", columns, rows))] if rows else parts)
+
+
 def report(validation: Validation, worst: int) -> str:
     """Tables and pictures of one replay."""
     v = validation
@@ -164,6 +183,8 @@ def report(validation: Validation, worst: int) -> str:
         f"{v.name}: {v.nr_events:,} events under {v.strategy} ({v.skipped:,} of them skipped), "
         f"engine {took}"
     ]
+    if v.lost:
+        parts.append(f"the recorder lost {v.lost:,} events or more: what they did is not replayed")
     if worst:
         scored = v.details["kind"].value_counts()
         total = dict(scored.iter_rows())
@@ -175,5 +196,7 @@ def report(validation: Validation, worst: int) -> str:
             if nr_wrong:
                 parts.append(table(v.details, worst))
             parts.append(f"{nr - nr_wrong} of {nr} {name}: every reading exact")
+        if live := live_text(v):
+            parts.append(live)
         parts += [text_chart(title, curves) for title, curves in charts(v)]
     return "\n\n".join(parts)

@@ -136,10 +136,12 @@ def _json(done: list[Validation], bills: list[Bill]) -> str:
                     "passed": v.passed,
                     "events": v.nr_events,
                     "skipped": v.skipped,
+                    "lost": v.lost,
                     "engine_s": v.engine_s,
                     "reader_s": v.reader_s,
                     "summary": v.score.summary(),
                     "items": v.details.to_dicts(),
+                    "live": [row._asdict() | {"unseen": row.unseen} for row in v.score.live],
                 }
                 for v in done
             ],

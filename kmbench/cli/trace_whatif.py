@@ -52,11 +52,16 @@ def command(
         capture, strategies, allocators=allocators,
         sample_every=parse_time(every) if every else 0, plugins=plugins, progress=say,
     )  # fmt: skip
+    # one curve for all that use the same at every moment
+    same: dict[bytes, list[Alternative]] = {}
+    for one in found:
+        same.setdefault(one.slab_bytes.tobytes(), []).append(one)
     curves = [
-        Curve(name_of(a, found), MARKS[i % len(MARKS)], a.t, a.slab_bytes)
-        for i, a in enumerate(found)
-    ]
-    title = "slab bytes"
+        Curve(" = ".join(name_of(one, found) for one in alike), MARKS[at % len(MARKS)],
+              alike[0].t, alike[0].slab_bytes - found[0].slab_bytes)
+        for at, alike in enumerate(same.values())
+    ]  # fmt: skip
+    title = f"slab bytes above {name_of(found[0], found)}"
     if svg:
         emit(svg_charts([(title, curves)]).encode(), svg)
     if as_json:
@@ -99,5 +104,10 @@ def table(found: list[Alternative]) -> str:
             f"{row['failed_allocs']:,}",
         ))  # fmt: skip
     base = name_of(found[0], found)
-    note = f"excess: mean slabs above {base}; charged, used: means over the recording"
-    return as_text(Grid("", columns, rows, notes=(note,)))
+    title = "What the recorded host would have used under each design"
+    notes = (
+        f"excess: mean slabs above {base}",
+        "charged, used: what groups were billed for and what they really had, mean",
+        "copies: caches of their own that groups got; where there are none, all share one set",
+    )
+    return as_text(Grid(title, columns, rows, notes=notes))

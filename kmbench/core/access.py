@@ -107,7 +107,7 @@ def create(S, cpu, memcg, obj, cache, gfp):
 @inlined
 def present(S, obj):
     """Whether a handle is a cached object."""
-    return S.item[obj].known != 0 and S.obj[obj].slab > 0
+    return S.item[obj].known != 0
 
 
 @inlined
@@ -134,16 +134,37 @@ def look_up(S, cpu, memcg, obj, cache, gfp, parent):
 
 
 @inlined
-def look_ahead(S, obj):
-    """Ask for the record of a cached object that will be accessed."""
-    prefetch(S.item, obj)
+def look_ahead(S, op, obj):
+    """Ask for the record of a coming event: of a cached object, of any other one."""
+    if op == ACCESS:
+        prefetch(S.item, obj)
+    else:
+        prefetch(S.obj, obj)
 
 
 @inlined
-def look_nearer(S, obj):
-    """And for those of its neighbours on its list."""
-    prefetch(S.item, S.item[obj].prev)
-    prefetch(S.item, S.item[obj].next)
+def look_nearer(S, op, obj):
+    """Some events later, ask for what it leads to: neighbours on the list, the object if it must be
+    made, the slab."""
+    if op == ACCESS:
+        i = S.item[obj]
+        prefetch(S.item, i.prev)
+        prefetch(S.item, i.next)
+        prefetch(S.obj, obj * (1 - i.known))  # no branch, which nobody could predict
+    else:
+        prefetch(S.slab, max(S.obj[obj].slab, 0))
+
+
+@inlined
+def bit_length(nr):
+    """Bits of a number from 0 to 2**62, without a loop."""
+    bits = 0
+    for step in (32, 16, 8, 4, 2, 1):
+        high = nr >> step
+        if high > 0:
+            bits += step
+            nr = high
+    return bits + nr
 
 
 @inlined
@@ -151,10 +172,7 @@ def book(S, memcg, ns):
     """Book the time of an operation."""
     stat = S.stat[memcg * PHASES + S.vm[0].phase]
     stat.busy += ns
-    bucket = 0
-    while ns > 0 and bucket < BUCKETS - 1:
-        ns >>= 1
-        bucket += 1
+    bucket = min(bit_length(ns), BUCKETS - 1)
     S.latency[(memcg * PHASES + S.vm[0].phase) * BUCKETS + bucket].nr += 1
 
 

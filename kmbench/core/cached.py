@@ -12,12 +12,18 @@ from kmbench.core.state import BY_CACHE, ONLINE
 
 
 @inlined
+def owner_of(S, row):
+    """Owner of a list; most shrinkers have one list an owner, and a division is slow."""
+    return row if S.vm[0].lists == 1 else row // S.vm[0].lists
+
+
+@inlined
 def list_add(S, row, obj):
     """Put an object on list `row` as its newest."""
     lst = S.lru[row]
     i = S.item[obj]
     i.on = row + 1
-    S.owner[row // S.vm[0].lists].bit = 1
+    S.owner[owner_of(S, row)].bit = 1
     i.next = 0
     i.prev = lst.newest
     if lst.newest:
@@ -55,9 +61,21 @@ def list_leave(S, obj):
 @inlined
 def list_rotate(S, obj):
     """Make an object the newest of its list."""
-    row = S.item[obj].on - 1
-    list_del(S, obj)
-    list_add(S, row, obj)
+    i = S.item[obj]
+    row = i.on - 1
+    lst = S.lru[row]
+    S.owner[owner_of(S, row)].bit = 1
+    if lst.newest == obj:
+        return
+    S.item[i.next].prev = i.prev
+    if i.prev:
+        S.item[i.prev].next = i.next
+    else:
+        lst.oldest = i.next
+    S.item[lst.newest].next = obj
+    i.prev = lst.newest
+    i.next = 0
+    lst.newest = obj
 
 
 @inlined

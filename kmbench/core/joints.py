@@ -12,6 +12,7 @@ from kmbench.core.fingerprint import fingerprint
 from kmbench.core.jit import inlined
 from kmbench.core.objects import alloc_object, free_object
 from kmbench.core.pages import alloc_pages
+from kmbench.core.rows import prefetch
 from kmbench.core.specialise import Hooks
 
 
@@ -67,13 +68,15 @@ def group_gone(S, memcg):
 
 
 @inlined
-def look_ahead(S, obj):
-    """A handle of a coming event."""
+def look_ahead(S, op, obj):
+    """Ask for the object record of a coming event."""
+    prefetch(S.obj, obj)
 
 
 @inlined
-def look_nearer(S, obj):
-    """The same handle, some events later."""
+def look_nearer(S, op, obj):
+    """Some events later, ask for the record of its slab."""
+    prefetch(S.slab, max(S.obj[obj].slab, 0))
 
 
 @inlined

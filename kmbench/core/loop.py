@@ -36,13 +36,12 @@ from kmbench.core.objects import (
 )
 from kmbench.core.paths import GROUP_GONE, GROUP_MADE
 from kmbench.core.release import rcu_release, settle, shrink_caches
-from kmbench.core.rows import prefetch
 from kmbench.core.sample import write_sample
 from kmbench.core.state import DONE, OFFLINE, ONLINE, PERCPU, RELEASED, ROWS_FULL, UNLIMITED
 from kmbench.core.work import run_item
 
-OBJECT_AHEAD = 24  # events that the object record is asked for in advance
-SLAB_AHEAD = 10  # and its slab's record
+OBJECT_AHEAD = 24  # events that what a handle leads to first is asked for in advance
+NEARER = 10  # and what that leads to
 
 
 @outlined
@@ -184,10 +183,8 @@ def engine(S, H, P, events, start, stop, look_ahead, timeline, caches, totals):
                     break
                 continue
             if look_ahead and i + OBJECT_AHEAD < stop:
-                prefetch(S.obj, events[i + OBJECT_AHEAD].obj)
-                prefetch(S.slab, max(S.obj[events[i + SLAB_AHEAD].obj].slab, 0))
-                S.R.look_ahead(S, events[i + OBJECT_AHEAD].obj)
-                S.R.look_nearer(S, events[i + SLAB_AHEAD].obj)
+                S.R.look_ahead(S, events[i + OBJECT_AHEAD].op, events[i + OBJECT_AHEAD].obj)
+                S.R.look_nearer(S, events[i + NEARER].op, events[i + NEARER].obj)
             i += 1
             k.now = e.t
             internal = 0

@@ -13,13 +13,16 @@ from kmbench.trace.capture_state import (
     HANDLE_SHIFT,
     field,
     initial_objects,
+    items,
     read_caches,
     read_groups,
     read_initial_slabs,
     slab_caches,
 )
 from kmbench.trace.capture_stream import read_aux, read_stream
+from kmbench.trace.gap import untraced_allocations
 from kmbench.trace.handles import Repairs, assign_handles
+from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
 
 
@@ -30,6 +33,17 @@ class Capture(NamedTuple):
     events: np.ndarray  # EVENT, time order
     manifest: dict  # the capture's own
     repairs: Repairs
+
+
+def lost_events(manifest: dict) -> int:
+    """How many events the recorder's ring buffers lost; pages of unknown loss count once each."""
+    total = int(manifest.get("missed_event_pages") or 0)
+    stats = manifest.get("ring_stats")
+    for row in stats.values() if isinstance(stats, dict) else ():
+        for name in ("overrun", "commit overrun", "dropped events"):
+            text = str(row.get(name, 0)) if isinstance(row, dict) else ""
+            total += int(text) if text.isdigit() else 0
+    return total
 
 
 def is_capture(path: Path) -> bool:
@@ -67,14 +81,15 @@ def read_capture(folder: str | Path) -> Capture:
     rows = slab_caches(path, manifest)
     names = [row["name"] for row in rows]
     sheaves = [field(path, row, "sheaf_capacity", int) > 0 for row in rows]
-    paths = field(path, manifest, "memcgs", list)
+    paths = items(path, manifest, "memcgs", str)
     aux = read_aux(folder)
     created = set(aux.filter(pl.col("ev") == "cgroup_mkdir")["s"])
     groups = read_groups(path, manifest, created)
     group_rows = {name: row for row, name in enumerate(paths, 1)}
     parents = [group.parent for group in groups]
-    sites = field(path, manifest, "sites", list)
-    dump_times = field(path, manifest, "dump_t", list)
+    sites = items(path, manifest, "sites", str)
+    # before the events, after the workload, after the final shrink
+    dump_times = items(path, manifest, "dump_t", int, 2)
     stream = read_stream(folder, sites, names, group_rows, parents, aux, dump_times, sheaves)
     caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.raw)
     initial = read_initial_slabs(folder, manifest, caches)
@@ -86,13 +101,20 @@ def read_capture(folder: str | Path) -> Capture:
         )
     slab_rows = initial_objects(stream.first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
-    events, nr_objects, repairs = assign_handles(stream.raw, stream.role, stream.keys, keys)
+    cpus = field(path, manifest, "nproc", int)
+    unseen = untraced_allocations(
+        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, dump_times[1] - 1
+    )
+    raw, role = stream.raw, stream.role
+    if len(unseen):
+        raw, role = merge(raw, role, [unseen])
+    events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)
     objects["slab"] = slab_rows[slab_rows > 0]
     setup = Setup(
         machine=Machine(
-            cpus=field(path, manifest, "nproc", int),
+            cpus=cpus,
             memory_pages=field(path, manifest, "memtotal_kb", int) // 4,
         ),
         era="6.18",

@@ -47,9 +47,19 @@ def field(path: Path, document: dict, name: str, kind: type) -> object:
     return value
 
 
+def items(path: Path, document: dict, name: str, kind: type, least: int = 0) -> list:
+    """List `name` of a JSON object: at least `least` values of one type.  Raises UsageProblem."""
+    values = field(path, document, name, list)
+    wrong = [value for value in values if not isinstance(value, kind) or isinstance(value, bool)]
+    if wrong or len(values) < least:
+        what = f"holds {wrong[0]!r:.40}" if wrong else f"has {len(values)} values"
+        raise UsageProblem(f"{path}: field {name} {what}; expected {least} or more {kind.__name__}")
+    return values
+
+
 def slab_caches(path: Path, manifest: dict) -> list[dict]:
     """Cache entries of a manifest without the pseudo cache of allocations above 8 KiB."""
-    rows = field(path, manifest, "caches", list)
+    rows = items(path, manifest, "caches", dict)
     names = [field(path, row, "name", str) for row in rows]
     if LARGE in names[:-1]:
         raise UsageProblem(f"{path}: field caches lists {LARGE} in the middle; expected it last")
@@ -103,7 +113,7 @@ def read_caches(path: Path, manifest: dict, accounted: np.ndarray) -> tuple[Cach
 
 def read_groups(path: Path, manifest: dict, created: set[str]) -> tuple[GroupSpec, ...]:
     """Memory groups of a manifest (row = index + 1); those in `created` start offline."""
-    names = field(path, manifest, "memcgs", list)
+    names = items(path, manifest, "memcgs", str)
     if not names or names[0] != "/":
         raise UsageProblem(f"{path}: field memcgs starts with {names[:1]}; expected the root '/'")
     rows = {name: row for row, name in enumerate(names, 1)}

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from kmbench.errors import UsageProblem
-from kmbench.trace.capture import read_capture
+from kmbench.trace.capture import lost_events, read_capture
 from kmbench.trace.format import TraceInfo, write_trace
 from kmbench.trace.truth import read_capture_truth, write_truth
 
@@ -29,6 +29,7 @@ def convert_capture(
     capture, truth = read_capture(folder), read_capture_truth(folder)
     events = capture.events
     source = {key: capture.manifest[key] for key in _SOURCE if key in capture.manifest}
+    source["events_lost"] = lost_events(capture.manifest)
     source["repairs"] = capture.repairs._asdict()
     if seconds is not None:
         end = int(seconds * 1e9)

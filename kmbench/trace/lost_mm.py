@@ -12,25 +12,26 @@ import numpy as np
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 
+_NEVER = np.iinfo(np.int64).max
 WITHIN_NS = 30_000  # mm_init() allocates the page directory and the counters within this time
 
 
-def _lost(t: np.ndarray, key: np.ndarray, is_alloc: np.ndarray) -> np.ndarray:
-    """Which allocations are followed by no free of the same key (bool per event)."""
-    order = np.lexsort((np.arange(len(t)), key))
-    lost = np.zeros(len(t), bool)
-    same = np.zeros(len(t), bool)
-    same[:-1] = key[order][1:] == key[order][:-1]
-    freed = np.zeros(len(t), bool)
-    freed[:-1] = ~is_alloc[order][1:]
-    lost[order] = is_alloc[order] & ~(same & freed)
-    return lost
+def _freed_at(events: np.ndarray, alloc_op: int) -> np.ndarray:
+    """Per event (i8, ns): when what it allocated is freed; never when that was not seen."""
+    key, op = events["obj"], events["op"]
+    order = np.lexsort((np.arange(len(events)), key))
+    out = np.full(len(events), _NEVER)
+    after = order[1:]
+    freed = (key[after] == key[order[:-1]]) & (op[after] != alloc_op)
+    out[order[:-1][freed]] = events["t"][after[freed]]
+    return out
 
 
-def _with_lost(events: np.ndarray, alloc_op: int) -> np.ndarray:
-    """Allocations among `events` that were not seen freed, by task and time."""
-    found = events[_lost(events["t"], events["obj"], events["op"] == alloc_op)]
-    return found[np.argsort(found["t"], kind="stable")]
+def _allocations(events: np.ndarray, alloc_op: int) -> tuple[np.ndarray, np.ndarray]:
+    """Allocations among `events` by time, and when each is freed."""
+    made = np.flatnonzero(events["op"] == alloc_op)
+    made = made[np.argsort(events["t"][made], kind="stable")]
+    return events[made], _freed_at(events, alloc_op)[made]
 
 
 def lost_mm_frees(
@@ -50,15 +51,15 @@ def lost_mm_frees(
     """
     of_mm = np.flatnonzero(slab["cache"] == mm_cache)
     mine = slab[of_mm]
-    lost = _lost(mine["t"], mine["obj"], mine["op"] == ev.ALLOC)
+    lost = (mine["op"] == ev.ALLOC) & (_freed_at(mine, ev.ALLOC) == _NEVER)
     if not np.any(lost):
         return np.zeros(0, EVENT)
     pages = pages[pages["arg"] == 0]
     forks = stacks[stacks["op"] == ev.PAGE_ALLOC]
     exits = stacks[stacks["op"] == ev.PAGE_FREE]
     sides = (
-        (_with_lost(pages, ev.PAGE_ALLOC), ev.PAGE_FREE, 1),
-        (_with_lost(percpu, ev.PERCPU_ALLOC), ev.PERCPU_FREE, 2),
+        (*_allocations(pages, ev.PAGE_ALLOC), ev.PAGE_FREE, 1),
+        (*_allocations(percpu, ev.PERCPU_ALLOC), ev.PERCPU_FREE, 2),
     )
     rows = []
     for index in np.flatnonzero(lost):
@@ -74,10 +75,11 @@ def lost_mm_frees(
             continue
         cpu, done = ends[0]["cpu"], int(ends[0]["t"])
         parts = [(event, ev.FREE)]
-        for events, op, most in sides:
-            near = (events["task"] == event["task"]) & (events["t"] > t)
-            near &= events["t"] <= t + WITHIN_NS
-            parts += [(other, op) for other in events[near][:most]]
+        for events, freed, op, most in sides:
+            first, stop = np.searchsorted(events["t"], [t + 1, t + WITHIN_NS + 1])
+            near = first + np.flatnonzero(events["task"][first:stop] == event["task"])
+            # a free seen later is of somebody else: the page was given away untraced meanwhile
+            parts += [(events[at], op) for at in near[:most] if freed[at] > done]
         for other, op in parts:
             row = other.copy()
             row["t"], row["cpu"], row["op"] = done + 1, cpu, op

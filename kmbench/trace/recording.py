@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmbench.core.setup import Setup
-from kmbench.trace.capture import is_capture, read_capture
+from kmbench.trace.capture import is_capture, lost_events, read_capture
 from kmbench.trace.format import SUFFIX, TraceInfo, open_trace
 
 
@@ -26,7 +26,8 @@ class Recording(NamedTuple):
 
 def _source(manifest: dict[str, Any]) -> dict[str, Any]:
     wanted = ("kernel", "cpu", "nproc", "memtotal_kb", "clock", "snapshot_interval_s")
-    return {key: manifest[key] for key in wanted if key in manifest}
+    source = {key: manifest[key] for key in wanted if key in manifest}
+    return source | {"events_lost": lost_events(manifest)}
 
 
 @contextmanager

@@ -39,12 +39,32 @@ class Row(NamedTuple):
     passed: bool | None
 
 
+class Live(NamedTuple):
+    """Live objects of a cache at the end of the workload."""
+
+    cache: str
+    predicted: int
+    kernel: int  # as it counted
+    recorded: int | None  # at the start, and what the traced operations added to it
+
+    @property
+    def differs(self) -> bool:
+        """Whether the prediction is neither what the kernel counted nor what was recorded."""
+        return self.predicted not in (self.kernel, self.recorded)
+
+    @property
+    def unseen(self) -> int:
+        """Objects by which the recording itself is off: their operations were not traced."""
+        return 0 if self.recorded is None else self.kernel - self.recorded
+
+
 class Score(NamedTuple):
     """Readings (columns COLUMNS) and the verdict on them."""
 
     readings: pl.DataFrame
     rows: tuple[Row, ...]
     items: pl.DataFrame  # per scored item: readings, exact, within, mean_error, p50, p95, worst
+    live: tuple[Live, ...]  # caches whose three counts do not all agree
 
     @property
     def passed(self) -> bool:
@@ -201,18 +221,24 @@ def _lifetime_rows(truth: Truth, slabs: pl.DataFrame) -> list[Row]:
     return rows
 
 
-def _live_row(truth: Truth, slabs: pl.DataFrame) -> Row:
-    """Caches whose live objects at the end are neither those that the kernel counted nor those
-    that the recorded operations leave (untraced ones added or took the others)."""
-    live = _end_values(truth, slabs, "live_objs")
-    if live is None:
-        return Row("live objects, caches that differ", None, "<= 0", None)
-    known = [
-        (cache, (row["live_end"], row["live_from_events"]))
-        for cache, row in truth.caches.items()
+def _live_counts(truth: Truth, slabs: pl.DataFrame) -> tuple[Live, ...]:
+    """Scored caches whose live objects at the end do not all agree, by name."""
+    predicted = _end_values(truth, slabs, "live_objs")
+    if predicted is None:
+        return ()
+    counts = [
+        Live(cache, predicted.get(cache, 0), row["live_end"], row["live_from_events"])
+        for cache, row in sorted(truth.caches.items())
         if row["scoreable"] and row["live_end"] is not None
     ]
-    wrong = sum(live.get(cache, 0) not in real for cache, real in known) if known else None
+    return tuple(row for row in counts if len({row.predicted, row.kernel, row.recorded}) > 1)
+
+
+def _live_row(truth: Truth, slabs: pl.DataFrame, counts: tuple[Live, ...]) -> Row:
+    known = any(row["scoreable"] and row["live_end"] is not None for row in truth.caches.values())
+    wrong = None
+    if known and _end_values(truth, slabs, "live_objs") is not None:
+        wrong = sum(row.differs for row in counts)
     return _row("live objects, caches that differ", wrong, 0, False)
 
 
@@ -253,11 +279,12 @@ def score(
     items = _items(readings)
     left = truth.totals["zombies_end"]
     missed = None if zombies is None or left is None else abs(zombies - left)
+    live = _live_counts(truth, slab_frame)
     rows = (
         *_kmem_rows(readings),
         *_slab_rows(readings, items),
         *_lifetime_rows(truth, slab_frame),
-        _live_row(truth, slab_frame),
+        _live_row(truth, slab_frame, live),
         _row("zombies missed", missed, 0, False),
     )
-    return Score(readings, rows, items)
+    return Score(readings, rows, items, live)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kmbench.errors import UsageProblem
-from kmbench.trace.capture_state import field, slab_caches
+from kmbench.trace.capture_state import field, items, slab_caches
 from kmbench.trace.capture_stream import reading_times
 from kmbench.trace.format import SUFFIX, truth_path
 from kmbench.trace.tables import open_parquet, read_arrays, read_json, read_table
@@ -54,7 +54,7 @@ def read_capture_truth(folder: str | Path) -> Truth:
     manifest, truth = read_json(path), read_json(folder / "truth.json")
     names = np.array([row["name"] for row in slab_caches(path, manifest)], object)
     orders = [field(path, row, "order", int) for row in slab_caches(path, manifest)]
-    groups = np.array(field(path, manifest, "memcgs", list), object)
+    groups = np.array(items(path, manifest, "memcgs", str), object)
     caches = {}
     order_of = dict(zip(names, orders, strict=True))
     for name, row in field(folder / "truth.json", truth, "caches", dict).items():
@@ -74,11 +74,16 @@ def read_capture_truth(folder: str | Path) -> Truth:
     kmem = read_arrays(
         folder / "memcgs.parquet", dict.fromkeys(("t0", "t1", "memcg", "kmem_usage"), "i")
     )
+    if int(kmem["memcg"].max(initial=-1)) >= len(groups):
+        raise UsageProblem(
+            f"{folder / 'memcgs.parquet'}: column memcg holds {int(kmem['memcg'].max())};"
+            f" expected below {len(groups)}"
+        )
     known = snaps["cache"] < len(names)
     snaps = {name: values[known] for name, values in snaps.items()}
     item = names[snaps["cache"]]
     sysfs = snaps["t_sysfs"] >= 0
-    dump_t = field(path, manifest, "dump_t", list)
+    dump_t = items(path, manifest, "dump_t", int, 2)
     # the recorder's last reading is made while it is closing down, after its last look at the lists
     end = int(dump_t[-1])
     frames = [

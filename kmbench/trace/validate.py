@@ -62,6 +62,7 @@ class Validation(NamedTuple):
     lifetimes: dict[str, tuple[int, int] | None]  # slabs made, returned: (real, predicted)
     nr_events: int
     skipped: int  # events of the recording that the model could not take
+    lost: int  # events that the recorder lost
     engine_s: float
     reader_s: float
 
@@ -221,7 +222,7 @@ def validate(
             engine_s += time.perf_counter() - fed
             progress(len(batch))
         reader_s = time.perf_counter() - began - engine_s - simulation.compile_s
-        nr_events = recording.nr_events
+        nr_events, lost = recording.nr_events, int(recording.source.get("events_lost", 0))
     prediction = predict(simulation)
     prediction = prediction._replace(slabs=poorer.slabs(prediction.slabs))
     if not len(prediction.slabs):
@@ -231,7 +232,7 @@ def validate(
         truth.name, strategy, judge(result, bounds or {}),
         _details(truth, prediction, result.readings),
         _lifetimes(truth, prediction.slabs), nr_events,
-        int(simulation.S.k["nr_skipped"][0]), engine_s, reader_s,
+        int(simulation.S.k["nr_skipped"][0]), lost, engine_s, reader_s,
     )  # fmt: skip
 
 

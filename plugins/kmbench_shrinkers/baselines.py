@@ -65,8 +65,7 @@ def lru_add(S, Q, obj):
 
 def move_to_newest(S, Q, obj):
     """LRU: a used object becomes the newest."""
-    if S.lru[S.item[obj].on - 1].newest != obj:
-        list_rotate(S, obj)
+    list_rotate(S, obj)
 
 
 def set_bit(S, Q, obj):

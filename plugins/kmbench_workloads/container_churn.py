@@ -7,14 +7,15 @@ with chance `reclaimed`; the others stay to the end.
 """
 
 from kmbench.core.setup import GroupSpec
-from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
     EXPONENTIAL,
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     create,
     drop_all,
     hop,
@@ -32,9 +33,8 @@ HOUR = 3600 * 10**9
 
 def open_container_churn(parameters: dict, host: Host) -> OpenWorkload:
     """`containers` containers, one actor each."""
+    at_most("container_churn", parameters, MOST_ACTORS, "containers", "per_hour")
     nr = parameters["containers"]
-    if parameters["per_hour"] > 1_000_000:
-        raise UsageProblem("workload container_churn: per_hour: expected at most 1000000")
     step = wait(1000 * parameters["step_us"], EXPONENTIAL)
     life = [
         wait(HOUR // parameters["per_hour"], EXPONENTIAL), wake(1, nr), create(PODS),

@@ -6,13 +6,14 @@ grace period go together at its end.
 """
 
 from kmbench.core.setup import GroupSpec
-from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     make,
     perform,
@@ -24,9 +25,9 @@ from kmbench_workloads.scripts import (
 
 def open_drop_many(parameters: dict, host: Host) -> OpenWorkload:
     """`files` files of each of `groups` groups, `dropped` of them removed."""
+    at_most("drop_many", parameters, MOST_ACTORS, "groups")
     files, groups = parameters["files"], parameters["groups"]
-    if parameters["dropped"] > 1:
-        raise UsageProblem("workload drop_many: dropped: expected a share, 0 to 1")
+    at_most("drop_many", parameters, 1, "dropped")
     together = min(parameters["together"], files)
     rounds, rest = divmod(round(files * parameters["dropped"]), together)
     grace = wait(1000 * parameters["grace_us"])

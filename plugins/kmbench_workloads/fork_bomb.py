@@ -9,9 +9,11 @@ from kmbench.core.events import USER_ANON
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     groups_of,
     make,
@@ -27,6 +29,7 @@ BOMB = 2  # row of the group
 
 def open_fork_bomb(parameters: dict, host: Host) -> OpenWorkload:
     """At most `processes` processes in one group, each on the next CPU."""
+    at_most("fork_bomb", parameters, MOST_ACTORS, "processes")
     nr, every = parameters["processes"], 1000 * parameters["fork_us"]
     server = beside(parameters, nr)
     takes = [user(parameters["anon_pages"], USER_ANON)] if server.cast else []

@@ -8,9 +8,11 @@ from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
     EXPONENTIAL,
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     groups_of,
     make,
@@ -22,6 +24,7 @@ from kmbench_workloads.scripts import (
 
 def open_fs_mark(parameters: dict, host: Host) -> OpenWorkload:
     """`files` files of each of `threads` threads."""
+    at_most("fs_mark", parameters, MOST_ACTORS, "threads")
     files, threads = parameters["files"], parameters["threads"]
     sync = wait(parameters["sync_us"] * 1000, EXPONENTIAL)
     script = repeat(

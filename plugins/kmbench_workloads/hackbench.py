@@ -8,11 +8,21 @@ receiver.
 from kmbench.core.setup import GroupSpec
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
-from kmbench_workloads.scripts import Actor, Cast, Pile, drop, make, perform, repeat
+from kmbench_workloads.scripts import (
+    Actor,
+    Cast,
+    Pile,
+    at_most,
+    drop,
+    make,
+    perform,
+    repeat,
+)
 
 
 def open_hackbench(parameters: dict, host: Host) -> OpenWorkload:
     """`groups` times `fan` senders and as many receivers."""
+    at_most("hackbench", parameters, 500, "groups", "fan")
     groups, fan, loops = parameters["groups"], parameters["fan"], parameters["loops"]
     memcgs = min(parameters["memcgs"], groups)
     actors = [

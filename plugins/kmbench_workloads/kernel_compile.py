@@ -9,9 +9,11 @@ from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
     LOGNORMAL,
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     groups_of,
     look,
@@ -25,6 +27,7 @@ from kmbench_workloads.scripts import (
 
 def open_kernel_compile(parameters: dict, host: Host) -> OpenWorkload:
     """`compilers` compilers, divided among `jobs` (rounded up)."""
+    at_most("kernel_compile", parameters, MOST_ACTORS, "jobs")
     jobs = parameters["jobs"]
     each = -(-parameters["compilers"] // jobs)
     compiler = [

@@ -8,9 +8,11 @@ from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
     EXPONENTIAL,
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     groups_of,
     make,
@@ -22,6 +24,7 @@ from kmbench_workloads.scripts import (
 
 def open_memcached(parameters: dict, host: Host) -> OpenWorkload:
     """`requests` requests of each of `connections` connections."""
+    at_most("memcached", parameters, MOST_ACTORS, "connections")
     ack = wait(1000 * parameters["ack_us"])
     request = [
         wait(parameters["every_us"] * 1000, EXPONENTIAL),

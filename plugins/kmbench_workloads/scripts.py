@@ -33,12 +33,15 @@ from kmbench_workloads.variates import (
 )
 
 __all__ = [
-    "EXPONENTIAL", "FIXED", "LOGNORMAL", "Actor", "Cast", "Pile", "Step", "cease", "create", "drop",
-    "drop_all", "groups_of", "hop", "look", "make", "offline", "perform", "phase", "repeat",
-    "shuffle", "user", "wait", "wake", "walk",
+    "EXPONENTIAL", "FIXED", "LOGNORMAL", "MOST_ACTORS", "Actor", "Cast", "Pile", "Step",
+    "at_most", "cease", "create", "drop", "drop_all", "groups_of", "hop", "look", "make",
+    "offline", "perform", "phase", "repeat", "shuffle", "user", "wait", "wake", "walk",
 ]  # fmt: skip
 
 STATE = {"pile": ("head", "tail", "seen", "failed", "shuffled"), "actor": ("failed",)}
+MOST_OBJECTS = 1 << 28  # handles of a workload
+MOST_ACTORS = 1_000_000
+LONGEST = 10**15  # ns that a step may take on average: eleven days
 POLL = 20_000  # ns until somebody tries again for whom a pile is full or empty
 
 
@@ -187,6 +190,15 @@ def groups_of(parameters: Mapping, *names: str) -> tuple[GroupSpec, ...]:
     )
 
 
+def at_most(workload: str, parameters: Mapping, most: int, *names: str) -> None:
+    """Raise UsageProblem if a parameter is above `most`, or is no number (nan)."""
+    for name in names:
+        if not parameters[name] <= most:
+            raise UsageProblem(
+                f"workload {workload}: {name} = {parameters[name]}: expected at most {most}"
+            )
+
+
 def _flat(script: Iterable, first: int, depth: int = 0) -> list[Step]:
     """A script with its loops written out as steps; `first` is the number of the first."""
     made: list[Step] = []
@@ -220,6 +232,15 @@ def perform(
     caches = caches_of(used, host.era, host.cpus, host.page_size)
     rows = {cache.name: row for row, cache in enumerate(caches, 1)}
     built = _Built(cast, rows, used)
+    if built.handles > MOST_OBJECTS:
+        raise UsageProblem(
+            f"workload {concern}: up to {built.handles} objects at a time: expected at most "
+            f"{MOST_OBJECTS}"
+        )
+    if built.longest > LONGEST:
+        raise UsageProblem(
+            f"workload {concern}: waits of {built.longest} ns: expected at most {LONGEST} ns"
+        )
     nr_objects = built.handles * (2 if cast.cached else 1)
     setup = Setup(
         Machine(host.cpus, host.nodes, host.memory_pages, host.page_size), host.era, tuple(caches),
@@ -335,7 +356,7 @@ class _Built:
             first_shared[name] = at
             at += cast.piles[name].nr
         steps: list[tuple] = []
-        start, self.own, self.shuffled = {}, {}, set()
+        start, self.own, self.shuffled, self.longest = {}, {}, set(), 0
         for role, script in cast.roles.items():
             start[role] = len(steps)
             flat = [*_flat(script, len(steps)), Step(do.END)]
@@ -344,6 +365,8 @@ class _Built:
             for s in flat:
                 shared = s.pile in first_shared
                 pile = first_shared[s.pile] if shared else list(own).index(s.pile) if s.pile else 0
+                if s.op == do.WAIT:
+                    self.longest = max(self.longest, s.value)
                 if s.op == do.SHUFFLE:
                     self.shuffled.add(s.pile)
                 steps.append(

@@ -9,9 +9,11 @@ from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
     EXPONENTIAL,
+    MOST_ACTORS,
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     drop_all,
     groups_of,
@@ -26,6 +28,7 @@ SEGMENT = 1000  # bytes
 
 def open_tcp_buffers(parameters: dict, host: Host) -> OpenWorkload:
     """`connections` connections, sender and receiver of each on neighbouring CPUs."""
+    at_most("tcp_buffers", parameters, MOST_ACTORS, "connections")
     full = max(1, parameters["buffer_kib"] * 1024 // SEGMENT)
     rounds, hold = parameters["rounds"], wait(parameters["read_us"] * 1000, EXPONENTIAL)
     gap = wait(1000 * parameters["every_us"])

@@ -46,11 +46,12 @@ def quantiles() -> list[int]:
 
 @inlined
 def duration(streams, parts, kind, mean):
-    """A duration with this mean, in its unit, up to 2**42; `parts` has the field ``units``."""
+    """A duration with this mean, in its unit, up to 2**57; `parts` has the field ``units``."""
     if kind == FIXED:
         return mean
     part = next_u32(streams) * QUANTILES >> 32
-    return parts[(kind - 1) * QUANTILES + part].units * mean >> SCALE
+    units = parts[(kind - 1) * QUANTILES + part].units
+    return units * (mean >> SCALE) + (units * (mean & (1 << SCALE) - 1) >> SCALE)
 
 
 def zipf(names: int, exponent: float) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from kmbench_workloads.scripts import (
     Actor,
     Cast,
     Pile,
+    at_most,
     drop,
     look,
     make,
@@ -24,6 +25,8 @@ from kmbench_workloads.scripts import (
 
 def open_webserver_fleet(parameters: dict, host: Host) -> OpenWorkload:
     """`workers` workers in each of `groups` groups."""
+    at_most("webserver_fleet", parameters, 10_000, "groups", "workers")
+    at_most("webserver_fleet", parameters, 10, "exponent")
     groups, workers = parameters["groups"], parameters["workers"]
     request = [
         look("file"),
