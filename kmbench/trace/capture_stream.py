@@ -306,10 +306,12 @@ def read_stream(
         slab, role == BY_EXEC, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
     )  # fmt: skip
     batched = ~np.array([True, *sheaves])
-    queued = deferred_frees(slab, called, len(sites), batched)
-    others = [
-        lost, queued, percpu, stacks, pages, group_events(aux, groups, parents),
+    recorded = [
+        lost, percpu, stacks, pages, group_events(aux, groups, parents),
         shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),
     ]  # fmt: skip
+    end = max(int(events["t"].max(initial=0)) for events in (slab, *recorded))
+    queued = deferred_frees(slab, called, len(sites), batched)
+    others = [*recorded, queued[queued["t"] <= end]]  # the rest outlives the recording
     raw, roles = merge(slab, role, others)
     return RawStream(raw, roles, base, accounted, first)
