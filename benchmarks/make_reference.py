@@ -3,19 +3,22 @@
 
     python benchmarks/make_reference.py
 
-runs every strategy on every scenario of `workloads/` (but those of published figures and of
-reclaim) and every allocator, over several seeds where the seed matters, and keeps the tables `runs`
-and `ops`, a file each.  Runs are deterministic: the same code makes the same files.  `--only
-SCENARIO` restricts it, `--check` makes the dataset elsewhere and tells whether it is the one that
-is committed.
+runs every strategy on every scenario of `workloads/` (but those of published figures) and every
+allocator, over several seeds where the seed matters, on all CPUs, and keeps the tables `runs` and
+`ops`, a file each.  Runs are deterministic: the same code makes the same files.  `--only SCENARIO`
+restricts it, `--check` makes the dataset elsewhere and tells whether it is the one that is
+committed.
 """
 
 import argparse
+import multiprocessing
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import kmbench
@@ -25,24 +28,36 @@ from kmbench.store.pack import pack
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"
 FINDINGS = ROOT / "docs" / "findings.md"
-SEEDS = 7  # one more than the fewest pairs that can be called significant
+SEEDS = 10
 TABLES = ("ops", "runs")
 BLOCK = re.compile(r"(```console\n\$ )(kmbench [^\n]*)\n.*?(?=^```)", re.DOTALL | re.MULTILINE)
 
 
 def make(out: Path, only: list[str], seeds: int) -> None:
     """Run everything and pack it into ``out``."""
-    with tempfile.TemporaryDirectory() as runs:
-        for path in scenario_files(ROOT / "workloads"):
-            scenario = kmbench.load_scenario(path)
-            if scenario.published or scenario.reclaim or (only and scenario.name not in only):
-                continue  # published figures are compared by `kmbench published`
-            # a recording is the same for every seed
-            times = 1 if scenario.workload == "replay" else seeds
-            for allocator in ALLOCATORS:
-                print(f"{scenario.name} {allocator} x {times}", file=sys.stderr)
-                kmbench.run(path, seeds=times, out=runs, settings={"allocator": allocator})
+    tasks = []
+    for path in scenario_files(ROOT / "workloads"):
+        scenario = kmbench.load_scenario(path)
+        if scenario.published or (only and scenario.name not in only):
+            continue  # published figures are compared by `kmbench published`
+        # a recording is the same for every seed
+        times = 1 if scenario.workload == "replay" else seeds
+        tasks += [(path, allocator, times) for allocator in ALLOCATORS]
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as runs,
+        ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as workers,
+    ):
+        pending = {workers.submit(_run, *task, runs): task for task in tasks}
+        for made, future in enumerate(as_completed(pending), 1):
+            future.result()
+            path, allocator, times = pending[future]
+            print(f"{made} of {len(tasks)}: {path.stem} {allocator} x {times}", file=sys.stderr)
         pack(kmbench.open_results(runs), out, TABLES)
+
+
+def _run(path: Path, allocator: str, times: int, runs: str) -> None:
+    kmbench.run(path, seeds=times, out=runs, settings={"allocator": allocator})
 
 
 def refreshed(text: str) -> str:

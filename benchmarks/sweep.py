@@ -2,10 +2,10 @@
 
     python benchmarks/sweep.py [--points N] [--json]
 
-Makes N small runs in one process, then on a dask cluster of this machine: a scheduler and two
-workers, one of which is killed after a third of the runs and replaced.  Then the results of both
-are compared byte by byte.  Needs the extra ``dask``.  The overhead is the time of a run, without
-compiling, less what the engine itself took.
+Makes N small runs in one process, then on a dask cluster of this machine, a scheduler and two
+workers, and then on another, of which a worker is killed after a third of the runs and replaced.
+The results of all are compared byte by byte. Needs the extra ``dask``. The overhead is the time of
+a run, without compiling, less what the engine itself took.
 """
 
 import argparse
@@ -68,9 +68,9 @@ def same(first: Path, second: Path) -> bool:
     return True
 
 
-def on_cluster(grid: Path, out: Path, folder: Path, total: int) -> dict:
-    """Run the grid on two workers, one of which is killed after a third."""
-    file = folder / "scheduler.json"
+def on_cluster(grid: Path, out: Path, kill_at: int = 0) -> dict:
+    """Run the grid on two workers, one of which is killed after `kill_at` runs (0: none is)."""
+    file = out.with_suffix(".json")
     options = "--no-dashboard", "--scheduler-file", str(file)
     processes = [start("dask", "scheduler", "--host", "127.0.0.1", "--port", "0", *options)]
     while not file.exists():
@@ -80,10 +80,11 @@ def on_cluster(grid: Path, out: Path, folder: Path, total: int) -> dict:
     address = json.loads(file.read_text())["address"]
     try:
         client = sweep(grid, out, "--executor", "dask", "--scheduler", address)
-        while client.poll() is None and stored(out) < total / 3:
-            time.sleep(0.1)
-        processes[1].kill()
-        processes.append(start(*worker))
+        if kill_at:
+            while client.poll() is None and stored(out) < kill_at:
+                time.sleep(1)  # counting takes time of the workers'
+            processes[1].kill()
+            processes.append(start(*worker))
         return said(client)
     finally:
         for process in processes:
@@ -110,12 +111,13 @@ def main() -> None:
         serial = said(sweep(grid, folder / "serial", "--executor", "serial"))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        cluster = on_cluster(grid, folder / "cluster", folder, serial["runs"])
+        cluster = on_cluster(grid, folder / "cluster")
+        killed = on_cluster(grid, folder / "killed", kill_at=serial["runs"] // 3)
         timing = kmbench.open_results(folder / "serial").timing.select(
             pl.col("engine_s", "compile_s").sum()
         )
         engine_s, compile_s = timing.collect().row(0)
-        equal = same(folder / "serial", folder / "cluster")
+        equal = all(same(folder / "serial", folder / other) for other in ("cluster", "killed"))
     rows = {
         "runs": serial["runs"],
         "serial_s": serial["seconds"],
@@ -123,7 +125,8 @@ def main() -> None:
         "cpu_ms_a_run": 1000 * cpu_s / serial["runs"],
         "two_workers_s": cluster["seconds"],
         "speed_up": serial["seconds"] / cluster["seconds"],
-        "failed": len(serial["failed"]) + len(cluster["failed"]),
+        "one_killed_s": killed["seconds"],
+        "failed": sum(len(sweep["failed"]) for sweep in (serial, cluster, killed)),
         "equal_bytes": equal,
     }
     if options.json:

@@ -127,11 +127,11 @@ def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
                 file.write(sealed(
                     content, compression=codec, use_dictionary=many, write_statistics=many
                 ))  # fmt: skip
-                file.flush()
-                os.fsync(file.fileno())
+        for partial in temporary:  # after all were written: the disk takes them together
+            _sync(partial)
         for (path, _), partial in zip(part, temporary, strict=True):
             os.replace(partial, path)
-        _sync_folder(folder)
+        _sync(folder)
     except OSError as error:
         raise UsageProblem(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -149,9 +149,9 @@ def _remove_stale(folder: Path) -> None:
                 left.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make the content of a file durable, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
