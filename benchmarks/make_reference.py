@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import kmbench
+from kmbench.core.geometry import ERAS
 from kmbench.scenario import ALLOCATORS, scenario_files
 from kmbench.store.pack import pack
 
@@ -42,7 +43,10 @@ def make(out: Path, only: list[str], seeds: int) -> None:
             continue  # published figures are compared by `kmbench published`
         # a recording is the same for every seed
         times = 1 if scenario.workload == "replay" else seeds
-        tasks += [(path, allocator, times) for allocator in ALLOCATORS]
+        tasks += [
+            (path, allocator, times) for allocator in ALLOCATORS
+            if allocator == "slub" or not scenario.era or ERAS[scenario.era].slab
+        ]  # fmt: skip
     spawn = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as runs,

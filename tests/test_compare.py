@@ -411,10 +411,13 @@ def test_some_runs_only(one):
     results = open_results(one.path)
     comparison = compare(results, where={"k": "8", "scenario": "churn"}, metrics=["W0"])
     assert cell(comparison, "slab_bytes_mean", "costa-2012")["pairs"] == 1
+    both = compare(results, where={"k": "5,8"}, by="k", metrics=["W0"])
+    assert set(both.frame["by"]) == {"5", "8"}
     few = compare(results, strategies=["linux-6.18"], metrics=["W0"])
     assert set(few.frame["strategy"]) == {"none", "linux-6.18"}
     for where, words in (
         ({"k": "9"}, "unknown k '9'"),
+        ({"k": "5,9"}, "unknown k '9'"),
         ({"kk": "9"}, "did you mean 'k'"),
         ({"scenario": "chrn"}, "did you mean 'churn'"),
     ):

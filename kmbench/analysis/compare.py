@@ -115,8 +115,8 @@ def compare(
     still agree in them, but the means run over all their values.  ``metrics``: names or ids,
     default the headline ones.  ``run_ids``: only these runs.  ``hardware``: the machine whose costs
     price all runs, instead of each run's own.  ``where``: only runs in which columns or parameters
-    have these values; ``strategies``: only these and the baseline.  Raises :class:`UsageProblem` on
-    unknown names and when nothing can be compared.
+    have these values, or one of several with commas between them; ``strategies``: only these and
+    the baseline.  Raises :class:`UsageProblem` on unknown names and when nothing can be compared.
     """
     chosen = select_metrics(metrics)
     for name in collapse:
@@ -240,11 +240,13 @@ def _matching(
     runs: pl.DataFrame, where: Mapping[str, str], strategies: Sequence[str], known: list[str]
 ) -> pl.DataFrame:
     """The ``runs`` with these values and (unless there are none) strategies."""
-    for name, value in where.items():
+    for name, text in where.items():
         values = _column(runs, name, known)[0]
-        if value not in values:
-            raise unknown(name, value, map(str, values.drop_nulls().unique()))
-        runs = runs.filter(values == value)
+        wanted = [text] if text in values else text.split(",")
+        for value in wanted:
+            if value not in values:
+                raise unknown(name, value, map(str, values.drop_nulls().unique()))
+        runs = runs.filter(values.is_in(wanted))
     for name in strategies:
         if name not in runs["strategy"]:
             raise unknown("strategy", name, runs["strategy"].unique())
