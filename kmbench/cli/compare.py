@@ -26,8 +26,8 @@ __all__ = ["command"]
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Only these [default: all].")
 @click.option(
     "--where", metavar="KEY=VALUE", multiple=True,
-    help="Only runs in which a column or parameter has this value (scenario=spread), or one of several "
-    "(scenario=spread,held).",
+    help="Only runs in which a column or parameter has this value (scenario=spread), or one of "
+    "several (scenario=spread,held).",
 )  # fmt: skip
 @click.option("--groups", is_flag=True, help="Add what the groups that used most were charged.")
 @click.option(
