@@ -8,6 +8,11 @@ allocator, over several seeds where the seed matters, on all CPUs, and keeps the
 `ops`, a file each.  Runs are deterministic: the same code makes the same files.  `--only SCENARIO`
 restricts it, `--check` makes the dataset elsewhere and tells whether it is the one that is
 committed.
+
+    python benchmarks/make_reference.py --reduced
+
+is a look in minutes: the scenarios without reclaim over two seeds, timelines included, and their
+report, shown in the web browser.
 """
 
 import argparse
@@ -22,20 +27,47 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import kmbench
+from kmbench.cli import app
 from kmbench.core.geometry import ERAS
 from kmbench.scenario import ALLOCATORS, scenario_files
 from kmbench.store.pack import pack
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"
+REDUCED = ROOT / "results" / "reduced"
 FINDINGS = ROOT / "docs" / "findings.md"
 SEEDS = 10
+REDUCED_SEEDS = 2
 TABLES = ("ops", "runs")
 BLOCK = re.compile(r"(```console\n\$ )(kmbench [^\n]*)\n.*?(?=^```)", re.DOTALL | re.MULTILINE)
 
 
 def make(out: Path, only: list[str], seeds: int) -> None:
     """Run everything and pack it into ``out``."""
+    with tempfile.TemporaryDirectory() as runs:
+        run_all(planned(only, seeds), runs)
+        pack(kmbench.open_results(runs), out, TABLES)
+
+
+def make_reduced(out: Path, only: list[str]) -> int:
+    """Run the scenarios without reclaim and show them; the exit code of the report."""
+    plain = [task for task in planned(only, REDUCED_SEEDS) if not reclaims(task[0])]
+    run_all(plain, str(out))
+    out = Path(os.path.relpath(out))  # as the report names it
+    page = str(out.with_suffix(".html"))
+    return app.main(
+        ["report", str(out), "-o", page, "--title", "Kernel memory, accounted: a look", "--open"]
+    )
+
+
+def reclaims(path: Path) -> bool:
+    """Whether the scenario models reclaim, whose engines take longest to compile."""
+    scenario = kmbench.load_scenario(path)
+    return bool(scenario.reclaim or scenario.shrinkers)
+
+
+def planned(only: list[str], seeds: int) -> list[tuple[Path, str, int]]:
+    """What to run: scenario, allocator and how many seeds."""
     tasks = []
     for path in scenario_files(ROOT / "workloads"):
         scenario = kmbench.load_scenario(path)
@@ -47,17 +79,18 @@ def make(out: Path, only: list[str], seeds: int) -> None:
             (path, allocator, times) for allocator in ALLOCATORS
             if allocator == "slub" or not scenario.era or ERAS[scenario.era].slab
         ]  # fmt: skip
+    return tasks
+
+
+def run_all(tasks: list[tuple[Path, str, int]], runs: str) -> None:
+    """Run them on all CPUs, into the folder ``runs``."""
     spawn = multiprocessing.get_context("spawn")
-    with (
-        tempfile.TemporaryDirectory() as runs,
-        ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as workers,
-    ):
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as workers:
         pending = {workers.submit(_run, *task, runs): task for task in tasks}
         for made, future in enumerate(as_completed(pending), 1):
             future.result()
             path, allocator, times = pending[future]
             print(f"{made} of {len(tasks)}: {path.stem} {allocator} x {times}", file=sys.stderr)
-        pack(kmbench.open_results(runs), out, TABLES)
 
 
 def _run(path: Path, allocator: str, times: int, runs: str) -> None:
@@ -84,7 +117,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--out", type=Path, default=REFERENCE)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--reduced", action="store_true")
     options = parser.parse_args()
+    if options.reduced:
+        return make_reduced(REDUCED, options.only)
     if options.check:
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), options.only, options.seeds)

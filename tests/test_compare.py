@@ -11,7 +11,8 @@ import make_results
 from kmbench.analysis.compare import CONTEXT, compare, load_runs
 from kmbench.analysis.compare_view import format_ratio, grids
 from kmbench.analysis.gate import failures, parse_gate
-from kmbench.analysis.overview import group_table, main_table
+from kmbench.analysis.metrics import METRICS, format_value
+from kmbench.analysis.overview import BRIEF, group_table, main_table
 from kmbench.analysis.statistics import MIN_PAIRS, paired
 from kmbench.analysis.tables import Column, Grid, as_json, as_markdown, as_text, encode
 from kmbench.errors import UsageProblem
@@ -328,28 +329,44 @@ def test_main_table(one):
     text = main_table(one)
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 100
-    for words in (
-        "kmem charged",
-        "charge error, p95",
-        "slab bytes over none",
-        "simulator events/s",
-    ):
-        assert words in text
-    lines = text.splitlines()
-    web = next(line for line in lines if line.startswith("/web "))
-    assert web.split()[1:] == [
-        "17.58", "KiB", "0", "B", "26.37", "KiB", "21.97", "KiB", "17.58", "KiB",
+    brief, groups = text.split("what groups were charged")
+    costa = next(line for line in brief.splitlines() if line.startswith("costa-2012"))
+    row = load_runs(one).filter(strategy="costa-2012").row(0, named=True)
+    assert costa.split()[1:] == " ".join(
+        format_value(METRICS[name], row[name]) for name in BRIEF
+    ).split()  # fmt: skip
+    assert [line.split()[0] for line in groups.splitlines()[2:3]] == ["/db"]
+    assert groups.splitlines()[2].split() == ["/db", "/web", "/web/php"]
+    rows = {line[:11].strip(): line[11:].split() for line in groups.splitlines()[4:]}
+    assert rows["really used"][2:4] == ["17.58", "KiB"]
+    web = {name: " ".join(cells[2:4]) for name, cells in rows.items()}
+    assert [web[name] for name in make_results.STRATEGIES] == [
+        "0 B", "26.37 KiB", "21.97 KiB", "17.58 KiB"
     ]  # fmt: skip
-    assert lines.index(web) > next(i for i, line in enumerate(lines) if line.startswith("/db "))
 
 
 def test_main_table_of_some_runs_and_without_none(one):
     ids = [one.run("costa").run_id, one.run("linux-5.9").run_id]
     text = main_table(one, ids)
-    assert "1.00x = costa-2012" in text
-    assert "linux-6.18" not in text
+    lines = [line.split()[0] for line in text.splitlines() if line.startswith(("costa", "linux"))]
+    assert lines == ["costa-2012", "linux-5.9"] * 2
     with pytest.raises(UsageProblem, match="no successful run"):
         main_table(one, [])
+
+
+def test_variants_are_named_where_they_stand_side_by_side(one):
+    for scenario, shares in (("alike", (1,)), ("varied", (1, 2))):
+        for share in shares:
+            params = json.dumps({"share": share})
+            make_results.write(one.path, "costa-2012", scenario=scenario, strategy_params=params)
+        make_results.write(one.path, "none", scenario=scenario)
+    results = open_results(one.path)
+    frame = compare(results, metrics=["W0"]).frame
+    names = {key: set(part["strategy"]) for (key,), part in frame.group_by("scenario")}
+    assert names["alike"] == {"none", "costa-2012"}
+    assert names["varied"] == {"none", "costa-2012[share=1]", "costa-2012[share=2]"}
+    mixed = compare(results, metrics=["W0"], collapse=["scenario"]).frame
+    assert {"costa-2012[share=1]", "costa-2012[share=2]"} < set(mixed["strategy"])
 
 
 def test_group_table_keeps_scenarios_apart(one):

@@ -136,7 +136,8 @@ def compare(
     runs, notes = _usable(runs)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no successful run to compare; {notes[0]}")
-    runs = runs.with_columns(label=strategy_labels(runs, by if by_strategy else None))
+    named_alone = [name for name in apart if name == "scenario"]
+    runs = runs.with_columns(label=strategy_labels(runs, by if by_strategy else None, named_alone))
     labels = runs["label"].unique().to_list()
     if baseline not in labels:
         labels += [name for name in runs["strategy"].unique() if name not in labels]

@@ -19,7 +19,7 @@ from kmbench.analysis.parameters import in_order
 from kmbench.analysis.statistics import MIN_PAIRS
 from kmbench.analysis.tables import Column, Grid
 
-__all__ = ["format_ratio", "grids"]
+__all__ = ["format_ratio", "grids", "title_of"]
 
 LEGEND = "v lower is better, ^ higher is better; 1.00x = {baseline}, beside it the value itself"
 LEGEND_SEEDS = (
@@ -70,7 +70,7 @@ def _pivot(
         for strategy in rows["strategy"].unique(maintain_order=True)
     ]
     mark = direction_mark(metric.direction).strip()
-    title = f"{metric.label}{' ' + mark if mark else ''} ({_title(context, rows)})"
+    title = f"{metric.label}{' ' + mark if mark else ''} ({title_of(context, rows)})"
     return Grid(title, columns, lines, 1, notes)
 
 
@@ -87,7 +87,7 @@ def _metrics_across(
         [s, *(text for m in comparison.metrics for text in _cell(cells.get((s, m.name)), False))]
         for s in part["strategy"].unique(maintain_order=True)
     ]
-    return Grid(_title(context, part), columns, lines, 1, notes)
+    return Grid(title_of(context, part), columns, lines, 1, notes)
 
 
 def _legend(comparison: Comparison, part: pl.DataFrame) -> list[str]:
@@ -127,10 +127,11 @@ def _grid(
             for strategy, cell in zip(strategies, found, strict=True):
                 row += _cell(cell, interval and strategy != comparison.baseline)
             rows.append(row)
-    return Grid(_title(context, part), columns, rows, lead, notes)
+    return Grid(title_of(context, part), columns, rows, lead, notes)
 
 
-def _title(context: Mapping[str, Any], part: pl.DataFrame) -> str:
+def title_of(context: Mapping[str, Any], part: pl.DataFrame) -> str:
+    """``context`` and the number of pairs in words."""
     pairs = part["pairs"].max() or 0
     words = [f"{key} {value}" for key, value in context.items() if value is not None]
     return ", ".join([*words, f"{pairs} pair{'s' if pairs != 1 else ''}"])

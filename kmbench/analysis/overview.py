@@ -1,14 +1,16 @@
-"""The table after `kmbench run`: who was charged what against who used what, and at what cost."""
+"""What `kmbench run` prints: who was charged, who really used it, what was wasted, what failed and
+what an allocation cost, a line per strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import product
+from typing import Any
 
 import polars as pl
 
-from kmbench.analysis.compare import CONTEXT, compare
-from kmbench.analysis.compare_view import grids
+from kmbench.analysis.compare import CONTEXT, Comparison, compare
+from kmbench.analysis.compare_view import title_of
 from kmbench.analysis.groups import group_means
 from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes, format_value
 from kmbench.analysis.parameters import strategy_labels
@@ -18,10 +20,25 @@ from kmbench.store.dataset import Results
 
 __all__ = ["group_table", "main_table"]
 
-TOP_GROUPS = 10
-NAME_WIDTH = 40
-SPEED = "events_per_s"
+TOP_GROUPS = 6
+NAME_WIDTH = 24
 ALLOCATOR = ("allocator", "era")  # columns of CONTEXT that tell allocators apart
+BRIEF = {
+    "kmem_charged_mean": ("charged to groups", "memory"),
+    "charge_error_median": ("charged to groups", "error"),
+    "unaccounted_share": ("charged to groups", "nobody's"),
+    "slab_bytes_mean": ("slabs", "memory"),
+    "excess_slab_bytes": ("slabs", "over none"),
+    "metadata_bytes": ("", "metadata"),
+    "pair_ns": ("", "alloc+free"),
+    "failed_allocs": ("", "failed"),
+}
+"""Metrics that answer the first questions, with the heads of their columns."""
+LEGEND = (
+    "error: |charged - used| / used, median over groups and samples; nobody's: share of the "
+    "groups' objects that no group pays for; metadata: what accounting keeps for itself; others "
+    "are means. kmbench compare {where} shows every metric, with ratios{more}"
+)
 
 
 def main_table(
@@ -31,31 +48,65 @@ def main_table(
     baseline: str = "none",
     width: int = WIDTH,
 ) -> str:
-    """Two plain-text tables over ``run_ids`` (default: all runs), without a final newline.
+    """Plain-text tables over ``run_ids`` (default: all runs), without a final newline.
 
-    First every headline metric and the speed by strategy, ``baseline`` as 1.00x (the first
-    strategy there is when the baseline did not run); then, for the groups that used most, what
-    they used and what each strategy charged.  Scenarios and machines stay apart; where runs differ
-    in their allocator, that is a column, whatever eras the allocators are of.
+    First a line per strategy with the metrics of :data:`BRIEF`, ``baseline`` on top; then how runs
+    went that were short of memory; then, for the groups that used most, what they used and what
+    each strategy charged.  Scenarios and machines stay apart; where runs differ in their
+    allocator, that is a column, whatever eras the allocators are of.
     """
     runs = _labelled(results, run_ids)
     if not runs.height:
         raise UsageProblem(f"{results.path}: no successful run to show")
     present = runs["label"].unique().sort()
     chosen = baseline if baseline in present else present[0]
-    names = [metric.name for metric in METRICS.values() if metric.headline]
     ids = runs["run_id"].cast(pl.String).to_list()
     several = runs["allocator"].n_unique() > 1
     comparison = compare(
-        results, baseline=chosen, metrics=[*names, SPEED], run_ids=ids,
+        results, baseline=chosen, metrics=[*BRIEF, "true_mean"], run_ids=ids,
         by=ALLOCATOR[0] if several else None, collapse=ALLOCATOR[1:] if several else (),
     )  # fmt: skip
     parts = [
-        *grids(comparison),
+        *_brief(comparison, str(results.path)),
         *shortage_table(results, runs),
         *group_table(results, ids, baseline=chosen),
     ]
     return "\n\n".join(as_text(grid, width) for grid in parts)
+
+
+def _brief(comparison: Comparison, where: str) -> list[Grid]:
+    """One grid per context; what columns mean stands below the last."""
+    contexts = comparison.frame.partition_by(CONTEXT, as_dict=True, maintain_order=True)
+    made = []
+    for key, part in contexts.items():
+        values = {(r["strategy"], r["by"], r["metric"]): r["value"] for r in part.to_dicts()}
+        lines = part.select("strategy", "by").unique(maintain_order=True).sort(
+            pl.col("strategy") != comparison.baseline, "strategy", "by", maintain_order=True
+        )  # fmt: skip
+        columns = [Column("strategy", left=True)]
+        columns += [Column(comparison.by, left=True)] if comparison.by else []
+        columns += [Column(head, group) for group, head in BRIEF.values()]
+        rows = [
+            [strategy, *([by] if comparison.by else []), *_formatted(values, strategy, by)]
+            for strategy, by in lines.iter_rows()
+        ]
+        lead = 2 if comparison.by else 1
+        title = f"{title_of(dict(zip(CONTEXT, key, strict=True)), part)}; {_used(part)}"
+        made.append(Grid(title, columns, rows, lead))
+    more = " and intervals" if (comparison.frame["pairs"].max() or 0) > 1 else ""
+    notes = [LEGEND.format(where=where, more=more), *(f"note: {n}" for n in comparison.notes)]
+    return [*made[:-1], made[-1]._replace(notes=notes)]
+
+
+def _formatted(values: dict[tuple, float | None], strategy: str, by: str | None) -> list[str]:
+    return [format_value(METRICS[name], values.get((strategy, by, name))) for name in BRIEF]
+
+
+def _used(part: pl.DataFrame) -> str:
+    """What groups really used; a range where it differs, since allocations failed."""
+    used = part.filter(metric="true_mean")["value"].drop_nulls()
+    texts = dict.fromkeys(format_bytes(round(value)) for value in (used.min(), used.max()))
+    return f"groups really used {' to '.join(texts)}"
 
 
 def _labelled(results: Results, run_ids: Iterable[str] | None) -> pl.DataFrame:
@@ -102,11 +153,11 @@ def shortage_table(results: Results, runs: pl.DataFrame) -> list[Grid]:
 def group_table(
     results: Results, run_ids: Iterable[str] | None = None, *, baseline: str = "none"
 ) -> list[Grid]:
-    """One grid per scenario and machine: the groups that used most, used against charged.
+    """One grid per scenario and machine: what the groups that used most really used, and what each
+    strategy charged them; ``baseline`` first.
 
-    Descendants are included on both sides; means over samples, then over seeds.  ``used`` is the
-    mean over the strategies, which differs between them only where allocations failed.
-    ``baseline`` is the first strategy.
+    Descendants are included on both sides; means over samples, then over seeds.  What was used is
+    the mean over the strategies, which differs between them only where allocations failed.
     """
     runs = _labelled(results, run_ids)
     timeline = results.timeline.filter(pl.col("run_id").is_in(runs["run_id"].implode()))
@@ -129,34 +180,33 @@ def group_table(
 
 
 def _group_grid(part: pl.DataFrame, where: str, first: str) -> Grid:
-    strategies = sorted(part["label"].unique(), key=lambda name: (name != first, name))
     used = (
         part.group_by("group")
         .agg(pl.col("used").mean(), most=pl.max_horizontal(pl.col("used", "charged").max()))
         .sort(["used", "most", "group"], descending=[True, True, False])
     )
-    charged = {
-        (r["group"], r["allocator"], r["label"]): r["charged"] for r in part.iter_rows(named=True)
-    }
-    allocators = part["allocator"].unique().sort().to_list()
-    columns = [Column("group", left=True), Column("used")]
-    if len(allocators) > 1:
-        columns.append(Column("allocator", left=True))
-    columns += [Column(strategy, "charged under") for strategy in strategies]
-    rows = []
     shown = used.head(TOP_GROUPS)
-    for row, allocator in product(shown.iter_rows(named=True), allocators):
-        cells = [_short(row["group"]), format_bytes(round(row["used"]))]
-        cells += [allocator] if len(allocators) > 1 else []
-        for strategy in strategies:
-            value = charged.get((row["group"], allocator, strategy))
-            cells.append(NOT_APPLICABLE if value is None else format_bytes(round(value)))
-        rows.append(cells)
+    charged: dict[tuple[Any, ...], float] = {
+        (r["label"], r["allocator"], r["group"]): r["charged"] for r in part.iter_rows(named=True)
+    }
+    strategies = sorted(part["label"].unique(), key=lambda name: (name != first, name))
+    allocators = part["allocator"].unique().sort().to_list()
+    several = len(allocators) > 1
+    columns = [Column("", left=True), *([Column("allocator", left=True)] if several else [])]
+    columns += [Column(_short(group)) for group in shown["group"]]
+    rows = [["really used", *([""] if several else []), *map(_whole_bytes, shown["used"])]]
+    for strategy, allocator in product(strategies, allocators):
+        values = [charged.get((strategy, allocator, group)) for group in shown["group"]]
+        rows.append([strategy, *([allocator] if several else []), *map(_whole_bytes, values)])
     more = used.height - shown.height
-    title = "groups: kernel memory really used and charged, descendants included, means"
+    title = "what groups were charged, descendants included, means"
     title += f" ({where})" if where else ""
     notes = [f"and {more} more group{'s' if more > 1 else ''}"] if more > 0 else []
-    return Grid(title, columns, rows, lead=1 + len(allocators[:2]), notes=notes)
+    return Grid(title, columns, rows, lead=1 + several, notes=notes)
+
+
+def _whole_bytes(value: float | None) -> str:
+    return NOT_APPLICABLE if value is None else format_bytes(round(value))
 
 
 def _short(name: str) -> str:

@@ -7,7 +7,7 @@ them, so every text is parsed once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -60,22 +60,25 @@ def parameter_values(runs: pl.DataFrame, column: str, name: str) -> pl.Series:
     return found["value"].alias(name)
 
 
-def strategy_labels(runs: pl.DataFrame, without: str | None = None) -> pl.Series:
+def strategy_labels(
+    runs: pl.DataFrame, without: str | None = None, apart: Sequence[str] = ("scenario",)
+) -> pl.Series:
     """A name per run: the strategy, with the parameters in which its runs differ, if they do.
 
-    The parameter ``without`` is left out, because it is told apart already.
+    Runs that differ in a column of ``apart`` are never shown side by side, so each value is named
+    by itself.  The parameter ``without`` is left out, because it is told apart already.
     """
-    kinds = runs.select("strategy", "strategy_params").unique()
-    variants: dict[str, dict[str | None, dict[str, str]]] = {}
-    for strategy, text in kinds.iter_rows():
-        row = {key: word(value) for key, value in parameters(text).items() if key != without}
-        variants.setdefault(strategy, {})[text] = row
-    labels = [_label(strategy, variants[strategy], text) for strategy, text in kinds.iter_rows()]
+    keys = [*apart, "strategy"]
+    kinds = runs.select(*keys, "strategy_params").unique()
+    variants: dict[tuple, dict[str | None, dict[str, str]]] = {}
+    for *key, text in kinds.iter_rows():
+        row = {name: word(value) for name, value in parameters(text).items() if name != without}
+        variants.setdefault(tuple(key), {})[text] = row
+    labels = [_label(key[-1], variants[tuple(key)], text) for *key, text in kinds.iter_rows()]
     table = kinds.with_columns(label=pl.Series(labels, dtype=pl.String))
-    return runs.select("strategy", "strategy_params").join(
-        table, on=["strategy", "strategy_params"], how="left", nulls_equal=True,
-        maintain_order="left",
-    )["label"]  # fmt: skip
+    return runs.select(*keys, "strategy_params").join(
+        table, on=[*keys, "strategy_params"], how="left", nulls_equal=True, maintain_order="left"
+    )["label"]
 
 
 def _label(strategy: str, variants: Mapping[str | None, dict[str, str]], text: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 
 import click
@@ -25,10 +26,12 @@ __all__ = ["command"]
 @click.option(
     "--title", default="Kernel memory, accounted", show_default=True, help="Title of the page."
 )
+@click.option("--open", "open_page", is_flag=True, help="Show the page in the web browser.")
 @json_option
 def command(
-    folder: Path, output: Path, figures: Path | None, baseline: str, title: str, as_json: bool
-) -> None:
+    folder: Path, output: Path, figures: Path | None, baseline: str, title: str, open_page: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Write the runs in DIR (default: results) as a page with tables and interactive figures.
 
     The page is one file that needs no network.  Needs the extra `report` (vl-convert-python).
@@ -51,3 +54,5 @@ def command(
         if figures:
             text += f"\n{figures}: {len(written) // 2} figures as SVG and PNG"
     emit(f"{text}\n".encode(), None)
+    if open_page and not webbrowser.open(output.resolve().as_uri()):
+        click.echo(f"kmbench: note: no web browser was found to show {output}", err=True)

@@ -56,7 +56,9 @@ def gather(results: Results, baseline: str = "none") -> Content:
     if baseline not in good["strategy"]:
         baseline = sorted(good["strategy"].unique())[0]
     comparison = compare(results, baseline=baseline, metrics=list(METRICS))
-    contexts = good.select(CONTEXT).unique(maintain_order=True).sort(CONTEXT)
+    contexts = good.select(CONTEXT).unique(maintain_order=True).sort(
+        CONTEXT, descending=[name == "allocator" for name in CONTEXT]  # today's allocator first
+    )
     contexts = contexts.with_row_index("context").with_columns(pl.col("context").cast(pl.Int64))
     shown = _representatives(good, contexts)
     tables = {

@@ -230,6 +230,8 @@ function refresh() {
     pending = pending.then(() => (holder.dataset.each ? renderEach(holder) : renderFigure(holder)));
   }
 }
+/** For programs that drive the page: resolves when what is near the screen has been drawn. */
+window.drawn = () => pending;
 const holders = [...document.querySelectorAll("[data-figure], [data-each]")];
 function invalidate(names) {
   for (const holder of holders) {

@@ -106,11 +106,13 @@ function renderCards() {
       .sort((a, b) => (a[name].value - b[name].value) * (metric.direction === LOWER ? 1 : -1));
     if (!found.length) return null;
     const best = found[0][name];
-    const ties = found.filter((r) => r[name].value === best.value).length - 1;
+    const ties = found.filter((r) => r[name].value === best.value).map((r) => r[name].strategy);
+    const who = ties.length > 3 ? `${ties.slice(0, 2).join(", ")} and ${ties.length - 2} more`
+      : ties.join(", ");
     const against = rows.find((r) => r.strategy === base)?.[name];
     return element("div", { class: "card" }, element("h3", {}, title),
       element("p", { class: "who", style: `--colour:${data.colours[best.strategy]}` },
-        best.strategy + (ties ? ` and ${ties} more` : "")),
+        who),
       element("p", { class: "what" }, best.text, " ",
         element("span", {}, against?.value != null ? `${base}: ${against.text}` : "")));
   });
