@@ -1,5 +1,5 @@
 """Make `results/reference/`, the comparison this project stands behind, and the tables in
-`docs/findings.md` from it.
+`docs/findings.md` and the README from it.
 
     python benchmarks/make_reference.py
 
@@ -35,7 +35,7 @@ from kmbench.store.pack import pack
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference"
 REDUCED = ROOT / "results" / "reduced"
-FINDINGS = ROOT / "docs" / "findings.md"
+PAGES = (ROOT / "docs" / "findings.md", ROOT / "README.md")
 SEEDS = 10
 REDUCED_SEEDS = 2
 TABLES = ("ops", "runs")
@@ -132,7 +132,8 @@ def main() -> int:
         return 0 if same else 1
     make(options.out, options.only, options.seeds)
     if options.out == REFERENCE:
-        FINDINGS.write_text(refreshed(FINDINGS.read_text()))
+        for page in PAGES:
+            page.write_text(refreshed(page.read_text()))
     size = sum(path.stat().st_size for path in options.out.rglob("*.parquet"))
     print(f"{options.out}: {size / 2**20:.2f} MiB")
     return 0

@@ -14,9 +14,11 @@ import polars as pl
 import pytest
 
 import make_results
+from kmbench.analysis.overview import main_table
 from kmbench.cli import app, doctor
 from kmbench.cli.lazy import LazyGroup
 from kmbench.errors import KmbenchError, PluginProblem, UsageProblem, did_you_mean
+from kmbench.store.dataset import open_results
 
 
 @pytest.fixture
@@ -45,6 +47,12 @@ def test_compare_prints_the_table(kmbench, folder):
     assert (code, err) == (0, "")
     assert "slab utilisation" in out
     assert "costa-2012" in out
+
+
+def test_compare_in_brief_is_what_run_prints(kmbench, folder):
+    code, out, err = kmbench("compare", folder, "--brief", "--groups")
+    assert (code, err) == (0, "")
+    assert out == main_table(open_results(folder)) + "\n"
 
 
 def test_compare_default_folder(kmbench, folder, monkeypatch):

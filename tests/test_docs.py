@@ -52,6 +52,16 @@ def test_links_and_paths_exist(document):
         assert (ROOT / "kmbench" / path).exists(), path
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
+def test_tables_are_what_the_reference_comparison_says(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import make_reference
+
+    text = (ROOT / page).read_text()
+    assert make_reference.BLOCK.search(text), "no table"
+    assert text == make_reference.refreshed(text), "run python benchmarks/make_reference.py"
+
+
 @pytest.mark.parametrize("name", ["designs", "workloads"])
 def test_a_page_is_what_the_plugins_say(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"make_{name}.py")

@@ -18,11 +18,12 @@ from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Results
 
-__all__ = ["group_table", "main_table"]
+__all__ = ["BRIEF", "brief", "group_table", "main_table"]
 
 TOP_GROUPS = 6
 NAME_WIDTH = 24
 ALLOCATOR = ("allocator", "era")  # columns of CONTEXT that tell allocators apart
+TRUTH = "true_mean"
 BRIEF = {
     "kmem_charged_mean": ("charged to groups", "memory"),
     "charge_error_median": ("charged to groups", "error"),
@@ -37,7 +38,7 @@ BRIEF = {
 LEGEND = (
     "error: |charged - used| / used, median over groups and samples; nobody's: share of the "
     "groups' objects that no group pays for; metadata: what accounting keeps for itself; others "
-    "are means. kmbench compare {where} shows every metric, with ratios{more}"
+    "are means"
 )
 
 
@@ -63,19 +64,20 @@ def main_table(
     ids = runs["run_id"].cast(pl.String).to_list()
     several = runs["allocator"].n_unique() > 1
     comparison = compare(
-        results, baseline=chosen, metrics=[*BRIEF, "true_mean"], run_ids=ids,
+        results, baseline=chosen, metrics=[*BRIEF, TRUTH], run_ids=ids,
         by=ALLOCATOR[0] if several else None, collapse=ALLOCATOR[1:] if several else (),
     )  # fmt: skip
     parts = [
-        *_brief(comparison, str(results.path)),
+        *brief(comparison),
         *shortage_table(results, runs),
         *group_table(results, ids, baseline=chosen),
     ]
     return "\n\n".join(as_text(grid, width) for grid in parts)
 
 
-def _brief(comparison: Comparison, where: str) -> list[Grid]:
-    """One grid per context; what columns mean stands below the last."""
+def brief(comparison: Comparison) -> list[Grid]:
+    """A line per strategy, of a comparison of :data:`BRIEF` and :data:`TRUTH`: one grid per
+    context; what columns mean stands below the last."""
     contexts = comparison.frame.partition_by(CONTEXT, as_dict=True, maintain_order=True)
     made = []
     for key, part in contexts.items():
@@ -93,8 +95,7 @@ def _brief(comparison: Comparison, where: str) -> list[Grid]:
         lead = 2 if comparison.by else 1
         title = f"{title_of(dict(zip(CONTEXT, key, strict=True)), part)}; {_used(part)}"
         made.append(Grid(title, columns, rows, lead))
-    more = " and intervals" if (comparison.frame["pairs"].max() or 0) > 1 else ""
-    notes = [LEGEND.format(where=where, more=more), *(f"note: {n}" for n in comparison.notes)]
+    notes = [LEGEND, *(f"note: {note}" for note in comparison.notes)]
     return [*made[:-1], made[-1]._replace(notes=notes)]
 
 
@@ -104,7 +105,7 @@ def _formatted(values: dict[tuple, float | None], strategy: str, by: str | None)
 
 def _used(part: pl.DataFrame) -> str:
     """What groups really used; a range where it differs, since allocations failed."""
-    used = part.filter(metric="true_mean")["value"].drop_nulls()
+    used = part.filter(metric=TRUTH)["value"].drop_nulls()
     texts = dict.fromkeys(format_bytes(round(value)) for value in (used.min(), used.max()))
     return f"groups really used {' to '.join(texts)}"
 

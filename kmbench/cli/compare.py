@@ -23,6 +23,9 @@ __all__ = ["command"]
 @click.option(
     "--pivot", is_flag=True, help="Strategies down; across the metrics, or the values of --by."
 )
+@click.option(
+    "--brief", "in_brief", is_flag=True, help="A line per strategy, as `kmbench run` prints it."
+)
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Only these [default: all].")
 @click.option(
     "--where", metavar="KEY=VALUE", multiple=True,
@@ -49,6 +52,7 @@ def command(
     by: str | None,
     collapse: tuple[str, ...],
     pivot: bool,
+    in_brief: bool,
     strategies: tuple[str, ...],
     where: tuple[str, ...],
     groups: bool,
@@ -68,7 +72,7 @@ def command(
     from kmbench.analysis.compare import compare
     from kmbench.analysis.compare_view import grids
     from kmbench.analysis.gate import failures, parse_gate
-    from kmbench.analysis.overview import group_table
+    from kmbench.analysis.overview import BRIEF, TRUTH, brief, group_table
     from kmbench.analysis.tables import as_markdown, as_text, encode
     from kmbench.hardware.profile import load_profile
     from kmbench.store.dataset import open_results
@@ -76,6 +80,8 @@ def command(
     form = choose_format(form, as_json)
     if groups and form not in ("table", "md"):
         raise UsageProblem(f"--groups adds a table for people; --format {form} has none")
+    if in_brief and (metrics or pivot):
+        raise UsageProblem("--brief has its own metrics and form: leave out --metric and --pivot")
     conditions = [parse_gate(text) for text in gates]
     results = open_results(folder)
     chosen = {
@@ -84,14 +90,15 @@ def command(
         "hardware": load_profile(hardware) if hardware else None,
     }  # fmt: skip
     with results.reading():
-        comparison = compare(results, metrics=metrics, **chosen)
+        wanted = [*BRIEF, TRUTH] if in_brief else metrics
+        comparison = compare(results, metrics=wanted, **chosen)
         measured = comparison
         if conditions:
             wanted = [condition.metric.name for condition in conditions]
             measured = compare(results, metrics=wanted, **chosen)
         missed = [line for condition in conditions for line in failures(condition, measured)]
         if form in ("table", "md"):
-            parts = list(grids(comparison, pivot))
+            parts = brief(comparison) if in_brief else list(grids(comparison, pivot))
             if groups:
                 parts += group_table(results, baseline=baseline)
             text = "\n\n".join(
