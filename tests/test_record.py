@@ -19,13 +19,12 @@ from kmbench.cli.trace_record import command, read_commands
 from kmbench.errors import UsageProblem
 from kmbench.trace.record import bpf, cgroups, guard, session, snapshots, tasks
 from kmbench.trace.record.btf import Types
-from kmbench.trace.record.lifetimes import kmalloc_names, object_flags, track
+from kmbench.trace.record.lifetimes import kmalloc_names, object_flags, track, vote_direct_map
 from kmbench.trace.record.owners import attribute, groups_of
 from kmbench.trace.record.ring import parse_pages
 from kmbench.trace.record.stream import build_table
-from kmbench.trace.record.symbols import Symbols
 from kmbench.trace.record.tracefs import EVENTS, Format, losses
-from kmbench.trace.record.uniform import from_totals, spread, vote_direct_map
+from kmbench.trace.record.uniform import from_totals, spread
 from kmbench.trace.record.verdicts import judge_cache, truth
 
 BASE = 0xFFFF_8880_0000_0000
@@ -249,6 +248,9 @@ def test_two_caches_in_one_page_are_two_slabs():
     assert lives.counts["cache_conflicts_in_slab"] == 1
 
 
+SYMBOLS = "0000000000001000 T alloc_empty_file\n0000000000002000 t __send_signal_locked\n"
+
+
 def canned_recording():
     from kmbench.trace.record.assemble import Recording
 
@@ -271,18 +273,15 @@ def canned_recording():
     return Recording(
         cgroups.Hierarchy(Path("/cg"), 1, 4), canned_pages(), 4096, formats(), TASKS,
         {1: "/", 5: "/kmb_ctl"}, shots, [cache], tuple(dumps),
-        ((np.array([5]), np.array([0], np.int32)), NOBODY), BASE, manifest,
+        ((np.array([5]), np.array([0], np.int32)), NOBODY), BASE, SYMBOLS, manifest,
     )  # fmt: skip
-
-
-SYMBOLS = Symbols("0000000000001000 T alloc_empty_file\n0000000000002000 t __send_signal_locked\n")
 
 
 def test_a_capture_is_assembled_and_can_be_read(tmp_path):
     from kmbench.trace.capture import read_capture
     from kmbench.trace.record.assemble import assemble, write_tables
 
-    made = assemble(canned_recording(), SYMBOLS)
+    made = assemble(canned_recording())
     document = truth(made)
     write_tables(made, tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps(made.manifest))
@@ -355,6 +354,7 @@ def test_a_unified_hierarchy_is_found_filled_and_read(tmp_path, monkeypatch):
     with pytest.raises(UsageProblem, match="has no memory controller"):
         cgroups.find_hierarchy()
     (root / "cgroup.controllers").write_text("cpu memory io\n")
+    (root / "memory.stat").write_text("anon 4096\nkernel 8192\n")
     (root / "cgroup.subtree_control").touch()
     hierarchy = cgroups.find_hierarchy()
     assert hierarchy == (root, 2, 0)
@@ -365,7 +365,8 @@ def test_a_unified_hierarchy_is_found_filled_and_read(tmp_path, monkeypatch):
                        ("memory.events", "low 0\nmax 2\n")):  # fmt: skip
         (root / "kmb_a" / name).write_text(text)
     sampler = snapshots.Sampler.__new__(snapshots.Sampler)
-    sampler._hierarchy, sampler._fds, sampler._groups = hierarchy, [], {}
+    sampler._hierarchy, sampler._flush, sampler._fds = hierarchy, False, []
+    sampler._groups = {}
     assert sampler._find_groups() == 2  # kmb_b has no files, as a group that is just going
     texts = [os.pread(fd, 4096, 0) for fd in sampler._groups["/kmb_a"]]
     sampler.close()
@@ -379,7 +380,7 @@ def test_a_unified_hierarchy_is_found_filled_and_read(tmp_path, monkeypatch):
     recording = recording._replace(hierarchy=hierarchy, snapshots=shots, pages=canned_pages(0))
     from kmbench.trace.record.assemble import assemble
 
-    made = assemble(recording, SYMBOLS)
+    made = assemble(recording)
     assert made.manifest["memcgs"] == ["/", "/host0", "/kmb_ctl", "/kmb_a"]
     memcgs = made.tables["memcgs"].to_pylist()
     assert {(row["memcg"], row["kmem_usage"], row["mem_usage"], row["failcnt"], row["cache"])

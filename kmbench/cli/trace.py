@@ -8,6 +8,7 @@ from kmbench.cli.lazy import LazyGroup
 
 VERBS = {
     "record": ("trace_record", "Record commands on this machine, each in its own cgroup."),
+    "assemble": ("trace_assemble", "Make a capture folder of a raw recording."),
     "import": ("trace_import", "Import text of ftrace, trace-cmd or perf."),
     "info": ("trace_info", "Show what a recording holds."),
     "convert": ("trace_convert", "Turn a capture folder into one trace file."),

@@ -11,7 +11,7 @@ import click
 
 from kmbench.errors import UsageProblem, one_line
 
-__all__ = ["command", "read_commands"]
+__all__ = ["Progress", "command", "losses", "read_commands", "summary"]
 
 _NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
@@ -50,10 +50,26 @@ def check_programs(commands: dict[str, list[str]]) -> None:
             raise UsageProblem(f"{argv[0]}: no such program")
 
 
-class _Progress:
+def losses(manifest: dict) -> int:
+    """Events, and pages of events, that a recording lost."""
+    return manifest["events_lost"] + manifest.get("missed_event_pages", 0)
+
+
+def summary(manifest: dict) -> str:
+    """One line on a recording; one that is raw yet has no counts of slab events."""
+    if "slab_events" not in manifest:
+        what = f"{manifest['events_held']:,} events in {manifest['wall_s']:g} s"
+    else:
+        what = f"{manifest['slab_events']:,} slab events in {manifest['duration_s']:g} s"
+        what += f", {manifest['snapshots']} snapshots"
+    return f"{what}, {losses(manifest)} lost"
+
+
+class Progress:
     """One line on a terminal's stderr, overwritten as things go on."""
 
     def __init__(self):
+        """Shows nothing where stderr is no terminal."""
         self._shown = sys.stderr.isatty()
 
     def __call__(self, text: str) -> None:
@@ -61,6 +77,7 @@ class _Progress:
             click.echo(f"\r\x1b[Krecording: {one_line(text)}", err=True, nl=False)
 
     def close(self) -> None:
+        """Wipe the line."""
         if self._shown:
             click.echo("\r\x1b[K", err=True, nl=False)
 
@@ -86,28 +103,64 @@ def _explain(plan, out: Path) -> None:
 
 @click.command("record")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-@click.option("-g", "--group", "groups", multiple=True, metavar="NAME=CMD",
-              help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("capture"),
-              show_default=True, help="Folder of the capture.")
-@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS",
-              help="End commands and recording after this time [default: when they end].")
-@click.option("--interval", type=click.FloatRange(0.01, 60), default=0.1, show_default=True,
-              metavar="SECONDS", help="Time between two snapshots.")
-@click.option("--buffer", type=click.IntRange(1, 65_536), metavar="MIB",
-              help="Trace buffer of each CPU [default: 256, less where memory is short].")
+@click.option(
+    "-g",
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME=CMD",
+    help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder of the capture, or file of the raw recording "
+    "[default: capture, capture.kmraw.npz].",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Keep the raw recording, for `kmbench trace assemble` on any machine: nothing "
+    "is compiled on this one.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="End commands and recording after this time [default: when they end].",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.01, 60),
+    default=0.1,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two snapshots.",
+)
+@click.option(
+    "--buffer",
+    type=click.IntRange(1, 65_536),
+    metavar="MIB",
+    help="Trace buffer of each CPU [default: 256, less where memory is short].",
+)
 @click.option("--what", default="", help="One line on what is recorded.")
 @click.option("-n", "--dry-run", is_flag=True,
               help="Say what would be done, and whether this machine can.")  # fmt: skip
 @click.pass_context
-def command(ctx, argv, groups, output, duration, interval, buffer, what, dry_run) -> None:
+def command(
+    ctx, argv, groups, output, raw, duration, interval, buffer, what, dry_run
+) -> None:  # fmt: skip
     """Record CMD in a memory cgroup of its own: every slab and page operation of the kernel.
 
     Needs root, tracefs and Linux 6.18.  Writes a capture folder for `kmbench trace`.  Exits with 1
     when events were lost.
     """
+    from kmbench.trace.record.raw import SUFFIX
     from kmbench.trace.record.session import Plan, Stopped, available_kb, default_buffer_kb
 
+    output = output or Path(f"capture{SUFFIX}" if raw else "capture")
     commands = read_commands(groups, argv)
     check_programs(commands)
     size = buffer << 10 if buffer else default_buffer_kb(available_kb(), os.cpu_count() or 1)
@@ -118,12 +171,11 @@ def command(ctx, argv, groups, output, duration, interval, buffer, what, dry_run
     from kmbench.trace.record.output import record
 
     text = what or "; ".join(
-        shlex.join(line) if line[:2] != ["/bin/sh", "-c"] else line[2]
-        for line in commands.values()
+        shlex.join(line) if line[:2] != ["/bin/sh", "-c"] else line[2] for line in commands.values()
     )
-    say = _Progress()
+    say = Progress()
     try:
-        manifest = record(plan, output, text, say)
+        manifest = record(plan, output, text, say, raw=raw)
     except Stopped as stop:
         say.close()
         click.echo(f"kmbench: stopped by {stop}; nothing was written", err=True)
@@ -133,9 +185,7 @@ def command(ctx, argv, groups, output, duration, interval, buffer, what, dry_run
     for name, (_, code) in manifest["group_end_s"].items():
         if code:
             click.echo(f"kmbench: warning: the command of group {name} ended with {code}", err=True)
-    lost = manifest["events_lost"] + manifest["missed_event_pages"]
-    click.echo(f"{output}: {manifest['slab_events']:,} slab events in "
-               f"{manifest['duration_s']:g} s, {manifest['snapshots']} snapshots, {lost} lost")
-    if lost:
+    click.echo(f"{output}: {summary(manifest)}")
+    if losses(manifest):
         click.echo("kmbench: error: events were lost; give a larger --buffer", err=True)
         ctx.exit(1)

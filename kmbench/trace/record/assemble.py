@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 from kmbench.trace.buckets import buckets
 from kmbench.trace.record import lifetimes as lt
 from kmbench.trace.record import stream as st
-from kmbench.trace.record.cgroups import Hierarchy
+from kmbench.trace.record.kmem import TRACED, KmemLevels
 from kmbench.trace.record.owners import Attribution, Groups, attribute, groups_of
+from kmbench.trace.record.raw import Recording
 from kmbench.trace.record.slabs import CPU_FREELIST, Dump
 from kmbench.trace.record.snapshots import (
-    Snapshot,
     failures,
     first_number,
     in_brackets,
@@ -24,9 +24,7 @@ from kmbench.trace.record.snapshots import (
     user_bytes,
 )
 from kmbench.trace.record.symbols import Symbols
-from kmbench.trace.record.tasks import Task
-from kmbench.trace.record.tracefs import Format
-from kmbench.trace.record.uniform import vote_direct_map
+from kmbench.trace.record.unnamed import name_allocations
 
 LARGE = "kmalloc-large"
 LARGEST = 8192  # bytes; kmalloc above that takes pages (KMALLOC_MAX_CACHE_SIZE)
@@ -34,23 +32,6 @@ _ACCOUNTED, _CHARGED = 1, 2
 # an exiting task sends its parent's SIGCHLD after it has left its group; a new group's own memory
 # is charged to its parent (mm/memcontrol.c:mem_cgroup_css_alloc)
 _AFTER_EXIT, _FOR_PARENT = "__send_signal_locked", "mem_cgroup_css_alloc"
-
-
-class Recording(NamedTuple):
-    """Everything that a session has collected.  Times: CLOCK_MONOTONIC, ns."""
-
-    hierarchy: Hierarchy
-    pages: dict[int, bytes]  # cpu -> ring-buffer pages
-    page_bytes: int
-    formats: dict[str, Format]
-    tasks: list[Task]
-    paths: dict[int, str]  # cgroup id -> path, at the start
-    snapshots: list[Snapshot]
-    caches: list[dict]  # rows of `caches`
-    dumps: tuple[Dump, ...]
-    census: tuple[tuple[np.ndarray, np.ndarray], ...]  # at the start, at the end
-    direct_map: int  # where physical memory begins in the kernel's addresses
-    manifest: dict[str, Any]  # what the session knows already
 
 
 class Tables(NamedTuple):
@@ -117,15 +98,19 @@ def _rename_by_census(slabs: lt.Slabs, census, sizes: np.ndarray) -> None:
     slabs.cache[same] = real[same]
 
 
-def assemble(recording: Recording, symbols: Symbols) -> Tables:
+def assemble(recording: Recording) -> Tables:
     """Build all tables of a capture."""
+    symbols = Symbols(recording.symbols)
     table = st.build_table(recording.pages, recording.formats, recording.page_bytes)
+    name_allocations(table, recording.caches)
     groups = groups_of(table, recording.tasks, recording.paths, recording.hierarchy.id)
     owner = attribute(table, recording.tasks, groups)
+    traced = recording.manifest.get("kmem_source") == TRACED
+    levels = KmemLevels(table, recording.hierarchy.id) if traced else None
     names = [row["name"] for row in recording.caches]
     sizes = np.array([row["size"] for row in recording.caches], np.int64)
     orders = np.array([row["order"] for row in recording.caches], np.int64)
-    direct_map = recording.direct_map or vote_direct_map(table)
+    direct_map = recording.direct_map or lt.vote_direct_map(table)
     of_page = (table.kind == st.PAGE_ALLOC) | (table.kind == st.PAGE_FREE)
     # kfree(NULL) is traced and means nothing
     null = (table.kind <= st.KFREE) & (table.ptr == 0)
@@ -148,6 +133,10 @@ def assemble(recording: Recording, symbols: Symbols) -> Tables:
     memcg = events.column("memcg").to_numpy()
     quality["host_share"] = round(float(np.mean(np.isin(memcg, hosts))), 4) if len(memcg) else 0.0
     kept = handles.kept
+    memcgs, stale = _memcg_table(recording, groups, zero, levels)
+    if stale:
+        quality["memory_stat_off_pages_mean"] = round(float(np.mean(np.abs(stale))) / 4096, 3)
+        quality["memory_stat_off_pages_worst"] = max(map(abs, stale)) // 4096
     aux = _aux(table, owner, groups, symbols, zero)
     manifest = _manifest(recording, table, owner, groups, lives, events, zero, quality)
     manifest["dropped_null_ptr"] = int(np.count_nonzero(null))
@@ -157,7 +146,7 @@ def assemble(recording: Recording, symbols: Symbols) -> Tables:
         "slabs": _slab_table(recording, lives.slabs, kept, handles.first, zero),
         "slabdump": _dump_table(recording.dumps),
         "snapshots": _snapshot_table(recording, names, zero),
-        "memcgs": _memcg_table(recording, groups, zero),
+        "memcgs": memcgs,
         "pages": _page_table(table, owner, lives.pages, zero),
         "aux": aux,
         "globals": _global_table(recording, zero),
@@ -298,20 +287,29 @@ def _snapshot_table(recording: Recording, names: list[str], zero: int) -> pa.Tab
     return _table_of_rows(rows, columns, kinds)
 
 
-def _memcg_table(recording: Recording, groups: Groups, zero: int) -> pa.Table:
+def _memcg_table(
+    recording: Recording, groups: Groups, zero: int, levels: KmemLevels | None
+) -> tuple[pa.Table, list[int]]:
+    """Readings of the groups; where `levels` tells the truth, by how much memory.stat is off."""
     version = recording.hierarchy.version
     columns = ("snap", "t0", "t1", "memcg", "kmem_usage", "mem_usage", "failcnt", "rss", "cache",
                "mapped_file")  # fmt: skip
     kinds = ("i4", "i8", "i8", "i2", *["i8"] * 6)
-    rows = []
+    rows, stale = [], []
     for snap, shot in enumerate(recording.snapshots):
         for path, kmem, usage, fails, stat in shot.groups:
             index = groups.index(path)
-            if index >= 0:
-                rows.append((snap, kmem.t0 - zero, kmem.t1 - zero, index,
-                             kmem_bytes(kmem.text, version), first_number(usage),
-                             failures(fails, version), *user_bytes(stat, version)))  # fmt: skip
-    return _table_of_rows(rows, columns, kinds)
+            if index < 0:
+                continue
+            read = kmem_bytes(kmem.text, version)
+            real = levels.at(path, (kmem.t0 + kmem.t1) // 2) if levels else None
+            if real is None:
+                real = read
+            else:
+                stale.append(read - real)
+            rows.append((snap, kmem.t0 - zero, kmem.t1 - zero, index, real, first_number(usage),
+                         failures(fails, version), *user_bytes(stat, version)))  # fmt: skip
+    return _table_of_rows(rows, columns, kinds), stale
 
 
 def _page_table(table: st.Table, owner: Attribution, pages: np.ndarray, zero: int) -> pa.Table:
@@ -332,7 +330,9 @@ _AUX_NAMES = {number: name for name, number in st.KINDS.items()}
 
 def _aux(table: st.Table, owner, groups: Groups, symbols: Symbols, zero: int) -> pa.Table:
     rows, percpu, handles = [], {}, 0
-    for at in np.flatnonzero((table.kind >= st.FORK) & (table.t >= zero)):
+    for at in np.flatnonzero(
+        (table.kind >= st.FORK) & (table.kind <= st.MARKER) & (table.t >= zero)
+    ):
         kind = int(table.kind[at])
         ptr, a, b, size = (int(column[at]) for column in (table.ptr, table.a, table.b, table.size))
         req, text = int(table.req[at]), table.texts.get(int(at), "")
@@ -385,7 +385,7 @@ def _global_table(recording: Recording, zero: int) -> pa.Table:
 
 def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> dict[str, Any]:
     known = dict(recording.manifest)
-    kinds = np.bincount(table.kind, minlength=17)
+    kinds = np.bincount(table.kind, minlength=len(st.KINDS))
     op = events.column("op").to_numpy()
     shown = {form.name: int(kinds[number]) for form in recording.formats.values()
              for number in [st.KINDS.get(form.name, -1)] if number >= 0}  # fmt: skip

@@ -178,15 +178,17 @@ def roots_program(out: int, percpu: int, array: int, cache_of: int, cpus: int) -
     It leaves in map `out`: the address of a kmem_cache (that of the running task's task_struct),
     the per-CPU pointer of the value in map `percpu` and that value's address on each CPU.
 
-    array: offset of pptrs in struct bpf_array; cache_of: BTF id of bpf_get_kmem_cache().
+    array: offset of pptrs in struct bpf_array; cache_of: BTF id of bpf_get_kmem_cache(), 0 where
+    the kernel has none.
     """
     code = _Code()
     code.map_value(6, out)
-    code.call(_CURRENT_TASK)
-    code.move(1, 0)
-    code.op(0x85, 0, 2, 0, cache_of)
-    code.op(0x15, 0, 0, "percpu")
-    code.store(6, 0, 0)
+    if cache_of:
+        code.call(_CURRENT_TASK)
+        code.move(1, 0)
+        code.op(0x85, 0, 2, 0, cache_of)
+        code.op(0x15, 0, 0, "percpu")
+        code.store(6, 0, 0)
     code.label("percpu")
     code.op(0x18, 3, 1, 0, percpu)  # the map itself
     code.op(0)

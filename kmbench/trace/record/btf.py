@@ -10,7 +10,7 @@ from pathlib import Path
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 _MAGIC = 0xEB9F
-_STRUCT, _UNION, _FUNC = 4, 5, 12
+_STRUCT, _UNION, _ENUM, _FUNC = 4, 5, 6, 12
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag: ref in `size`
 # bytes after the 12-byte header of a type: fixed, and per element of its list
 _EXTRA = {1: (4, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 13: (0, 8), 14: (4, 0),
@@ -33,12 +33,15 @@ class Types:
         self._at = [0]  # offset of each type; ids begin with 1
         self._by_name: dict[str, int] = {}
         self._functions: dict[str, int] = {}
+        self._enums: list[int] = []
         at, end = head + type_at, head + type_at + type_len
         while at < end:
             name, info, _ = struct.unpack_from("<III", blob, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             if kind == _STRUCT and name:
                 self._by_name.setdefault(self._text(name), len(self._at))
+            elif kind == _ENUM:
+                self._enums.append(at)
             elif kind == _FUNC:
                 self._functions[self._text(name)] = len(self._at)
             self._at.append(at)
@@ -75,6 +78,16 @@ class Types:
     def function(self, name: str) -> int:
         """BTF id of a kernel function, 0 when there is none."""
         return self._functions.get(name, 0)
+
+    def enumerator(self, name: str) -> int:
+        """Value of a constant of any enum.  Raises KeyError when the kernel has none."""
+        for at in self._enums:
+            _, info, _ = struct.unpack_from("<III", self._blob, at)
+            for row in range(info & 0xFFFF):
+                text, value = struct.unpack_from("<Ii", self._blob, at + 12 + 8 * row)
+                if self._text(text) == name:
+                    return value
+        raise KeyError(name)
 
     def has(self, name: str, member: str) -> bool:
         """Whether structure `name` exists and has `member`."""

@@ -66,6 +66,8 @@ def find_hierarchy() -> Hierarchy:
         controllers = (found.root / "cgroup.controllers").read_text().split()
         if "memory" not in controllers:
             raise UsageProblem(f"{found.root} has no memory controller")
+        if "\nkernel " not in (found.root / "memory.stat").read_text():
+            raise UsageProblem(f"{found.root}/memory.stat has no `kernel`; it came with Linux 5.18")
     elif not (found.root / found.kmem_file).exists():
         raise UsageProblem(f"{found.root} does not account kernel memory")
     return found

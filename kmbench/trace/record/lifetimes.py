@@ -13,14 +13,34 @@ from kmbench.core.specialise import cached
 from kmbench.trace.record.stream import (
     CACHE_ALLOC,
     CACHE_FREE,
+    KMALLOC,
     PAGE_ALLOC,
     PAGE_FREE,
+    Table,
 )
 
 SHIFT = 9
 ACCOUNT = 0x40_0000  # __GFP_ACCOUNT
 FIRST_FREE, LOST_FREE, LOST_ALLOC, UNKNOWN = 4, 8, 16, 32  # flags of events.parquet
 _MAX_ORDER = 10
+_PAGE, _PUD = 4096, 1 << 30
+
+
+def vote_direct_map(table: Table) -> int:
+    """Where physical memory begins in the kernel's addresses, from the events alone; 0 unknown.
+
+    A page allocation is often followed, on its CPU, by the first object in it.  The base is a
+    multiple of 1 GiB on x86-64 (mm/kaslr.c).
+    """
+    order = np.argsort(table.cpu, kind="stable")
+    first, second = order[:-1], order[1:]
+    pair = (table.kind[first] == PAGE_ALLOC) & (table.pid[first] == table.pid[second])
+    pair &= (table.kind[second] == CACHE_ALLOC) | (table.kind[second] == KMALLOC)
+    first, second = first[pair], second[pair]
+    guess = table.ptr[second] - table.ptr[first] * _PAGE
+    inside = guess & (_PUD - 1) < _PAGE << table.size[first]
+    values, counts = np.unique(guess[inside] & -_PUD, return_counts=True)
+    return int(values[np.argmax(counts)]) % (1 << 64) if len(values) else 0
 
 
 class Slabs(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kmbench.errors import UsageProblem
+from kmbench.trace.record.raw import Recording, partial_of, save
 from kmbench.trace.record.session import Plan, Progress, Recorder
 
 
@@ -19,42 +20,60 @@ def check_target(out: Path) -> None:
         raise UsageProblem(f"{parent} is not a folder that can be written to")
 
 
-def record(plan: Plan, out: Path, what: str, say: Progress) -> dict[str, Any]:
+def record(plan: Plan, out: Path, what: str, say: Progress, *, raw: bool = False) -> dict[str, Any]:
     """Run `plan` and write the capture folder `out`; returns its manifest.
 
-    what: one line for people.  Raises UsageProblem; whatever happens, nothing is left but `out`.
+    what: one line for people.
+    raw: write the raw recording as file `out` instead, and return what is known of it.
+
+    Raises UsageProblem; whatever happens, nothing is left but `out`.
     """
     check_target(out)
     out = out.absolute()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial = partial_of(out)
     with Recorder(plan, say) as recorder:
         recorder.note_file(partial)
+        recording = recorder.run()
+        groups = [{"name": name, "cmd": argv} for name, argv in plan.commands.items()]
+        recording.manifest["what"] = what
+        recording.manifest["spec"] = {"groups": groups, "max_s": plan.duration_s}
+        if not raw:
+            return write_capture(recording, out, say)
         try:
-            partial.mkdir()
-            return _record_into(partial, out, recorder, plan, what, say)
+            save(recording, out)
         except OSError as error:
-            raise UsageProblem(f"{out} cannot be written: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            raise _unwritable(out, error) from None
+        return recording.manifest
 
 
-def _record_into(partial, out, recorder, plan, what, say) -> dict[str, Any]:
-    parts = recorder.run()
+def write_capture(recording: Recording, out: Path, say: Progress) -> dict[str, Any]:
+    """Assemble `recording` into the new folder `out`; returns the manifest.
+
+    Raises UsageProblem.
+    """
     say("assembling the capture")
     # late, so that these libraries do nothing while the kernel is being watched
-    from kmbench.trace.record.assemble import Recording, assemble, write_tables
-    from kmbench.trace.record.symbols import Symbols
+    from kmbench.trace.record.assemble import assemble, write_tables
     from kmbench.trace.record.verdicts import truth
 
-    groups = [{"name": name, "cmd": argv} for name, argv in plan.commands.items()]
-    parts["manifest"] = {"name": out.name, "what": what,
-                         "spec": {"groups": groups, "max_s": plan.duration_s},
-                         **parts["manifest"]}  # fmt: skip
-    tables = assemble(Recording(**parts), Symbols.of_kernel())
-    write_tables(tables, partial)
-    for name, document in (("manifest", tables.manifest), ("truth", truth(tables))):
-        (partial / f"{name}.json").write_text(json.dumps(document))
-    if out.is_dir():
-        out.rmdir()
-    partial.replace(out)
+    out = out.absolute()
+    partial = partial_of(out)
+    recording = recording._replace(manifest={"name": out.name, **recording.manifest})
+    try:
+        partial.mkdir()
+        tables = assemble(recording)
+        write_tables(tables, partial)
+        for name, document in (("manifest", tables.manifest), ("truth", truth(tables))):
+            (partial / f"{name}.json").write_text(json.dumps(document))
+        if out.is_dir():
+            out.rmdir()
+        partial.replace(out)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return tables.manifest
+
+
+def _unwritable(out: Path, error: OSError) -> UsageProblem:
+    return UsageProblem(f"{out} cannot be written: {error.strerror or error}")

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmbench.errors import UsageProblem
-from kmbench.trace.record import cgroups, guard, snapshots, tracefs
+from kmbench.trace.record import cgroups, guard, kmem, snapshots, tracefs
+from kmbench.trace.record.btf import kernel_types
+from kmbench.trace.record.raw import Recording
 from kmbench.trace.record.slabs import Dump, SlabWalker
 from kmbench.trace.record.tasks import running_tasks
 
@@ -47,6 +49,16 @@ class Machine(NamedTuple):
     tracing: Path
     hierarchy: cgroups.Hierarchy
     walks: str  # why the slab lists cannot be read; empty when they can
+    kmem_item: int  # of the event that tells changes of kernel memory (version 2); 0: none
+
+    @property
+    def kmem_source(self) -> str:
+        """What tells the kernel memory of a group: as in manifest.json."""
+        if self.hierarchy.version == 1:
+            return self.hierarchy.kmem_file
+        if self.kmem_item:
+            return kmem.TRACED
+        return kmem.FLUSHED if kmem.cpu_stat_flushes(os.uname().release) else kmem.STALE
 
 
 def check() -> Machine:
@@ -64,12 +76,21 @@ def check() -> Machine:
         raise UsageProblem(f"this kernel has no trace event {', '.join(missing)}")
     if not snapshots.SYSFS.is_dir() or not os.access("/proc/slabinfo", os.R_OK):
         raise UsageProblem("this kernel does not tell about its slabs: /sys/kernel/slab (SLUB)")
-    hierarchy = cgroups.find_hierarchy()
+    hierarchy, walks = cgroups.find_hierarchy(), ""
     try:
         SlabWalker(snapshots.cache_names()[:1], os.cpu_count() or 1).close()
     except UsageProblem as problem:
-        return Machine(root, hierarchy, str(problem))
-    return Machine(root, hierarchy, "")
+        walks = str(problem)
+    return Machine(root, hierarchy, walks, _kmem_item(root) if hierarchy.version == 2 else 0)
+
+
+def _kmem_item(root: Path) -> int:
+    """MEMCG_KMEM of this kernel, 0 where changes of it are not traced or its number not known."""
+    if not (root / "events" / tracefs.KMEM).is_dir():
+        return 0
+    with suppress(OSError, ValueError, KeyError):
+        return kernel_types().enumerator("MEMCG_KMEM")
+    return 0
 
 
 def default_buffer_kb(available_kb: int, cpus: int) -> int:
@@ -129,12 +150,16 @@ class Recorder:
         stack.callback(guard.take_away, self._owned.path, end_processes=True)
         stack.callback(self._end_children)
         self._say("allocating trace buffers")
-        self._trace = tracefs.Instance(machine.tracing, os.getpid(), self._plan.buffer_kb)
+        self._trace = tracefs.Instance(
+            machine.tracing, os.getpid(), self._plan.buffer_kb, machine.kmem_item
+        )
         stack.callback(self._trace.remove)
         names = snapshots.cache_names()
         self._caches = snapshots.geometry(names)
         self._names = [row["name"] for row in self._caches]
-        self._sampler = snapshots.Sampler(self._names, machine.hierarchy)
+        self._sampler = snapshots.Sampler(
+            self._names, machine.hierarchy, flush=machine.kmem_source == kmem.FLUSHED
+        )
         stack.callback(self._sampler.close)
         self._walker = None
         if not machine.walks:
@@ -160,8 +185,8 @@ class Recorder:
 
     # the recording itself
 
-    def run(self) -> dict[str, Any]:
-        """Record.  Returns what assemble.Recording takes, by field name."""
+    def run(self) -> Recording:
+        """Record."""
         gc.collect()
         gc.disable()
         try:
@@ -169,7 +194,7 @@ class Recorder:
         finally:
             gc.enable()
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Recording:
         hierarchy, trace, sampler = self.machine.hierarchy, self._trace, self._sampler
         manifest = _describe() | {"before": snapshots.states(self._names)}
         tasks = running_tasks(hierarchy)
@@ -215,15 +240,17 @@ class Recorder:
                                       for name in ("entries", *tracefs.LOSSES)}
                            for cpu, row in stats.items()},
             "events_lost": tracefs.losses(stats),
+            "events_held": sum(row.get("entries", 0) + row.get("read events", 0)
+                               for row in stats.values()),
+            "kmem_source": self.machine.kmem_source,
             "initial_slabs": "walked" if self._walker else f"uniform: {self.machine.walks}",
         }  # fmt: skip
-        return {
-            "hierarchy": hierarchy, "pages": self._chunks, "page_bytes": trace.page_bytes,
-            "formats": trace.formats, "tasks": tasks, "paths": paths,
-            "snapshots": sampler.snapshots, "caches": self._caches,
-            "dumps": tuple(self._dump(one) for one in raw), "census": tuple(census),
-            "direct_map": self._walker.direct_map if self._walker else 0, "manifest": manifest,
-        }  # fmt: skip
+        return Recording(
+            hierarchy, self._chunks, trace.page_bytes, trace.formats, tasks, paths,
+            sampler.snapshots, self._caches, tuple(self._dump(one) for one in raw), tuple(census),
+            self._walker.direct_map if self._walker else 0, Path("/proc/kallsyms").read_text(),
+            manifest,
+        )  # fmt: skip
 
     def _walk(self) -> np.ndarray | Dump:
         if self._walker:
@@ -301,6 +328,7 @@ class Recorder:
 @contextmanager
 def _signals():
     """SIGTERM, SIGHUP and SIGINT end the recording in order, also when they come twice."""
+
     def leave(number, _frame):
         for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(other, signal.SIG_IGN)

@@ -4,6 +4,7 @@ Structures: Linux 6.18 mm/slub.c and mm/slab.h (struct kmem_cache, kmem_cache_cp
 slab, slub_percpu_sheaves, slab_sheaf, node_barn); offsets come from the kernel's type information.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,14 +89,13 @@ class SlabWalker:
             pptrs = types.offset("bpf_array", "pptrs")
         except (OSError, ValueError, KeyError) as error:
             raise UsageProblem(f"type information of the kernel: {error}") from None
-        function = types.function("bpf_get_kmem_cache")
-        if not function:
-            raise UsageProblem("this kernel has no bpf_get_kmem_cache()")
+        function = types.function("bpf_get_kmem_cache")  # since 6.14
         self._reader = Reader()
         try:
             first, self._offsets = self._reader.roots(pptrs, function, cpus)
             if not first:
-                raise UsageProblem("BPF finds no kmem_cache")
+                head = address_of("slab_caches", Path("/proc/kallsyms").read_text())
+                first = self._reader.pointer(head) - self._layout.cache["list"]
             self._caches = self._find(first, names, nodes)
         except BaseException:
             self.close()
@@ -304,6 +304,16 @@ def _with_freelists(listed: np.ndarray, free: np.ndarray) -> np.ndarray:
     rows = listed[extra]
     rows["where"], rows["inuse"] = CPU_FREELIST, count[extra]
     return np.insert(listed, extra + 1, rows)
+
+
+def address_of(name: str, symbols: str) -> int:
+    """Address of a variable of the kernel in a /proc/kallsyms.  Raises UsageProblem."""
+    found = re.search(rf"^([0-9a-f]+) [bBdD] {name}$", symbols, re.MULTILINE)
+    if not found or not int(found[1], 16):
+        raise UsageProblem(
+            f"the kernel has no bpf_get_kmem_cache(), and /proc/kallsyms does not tell {name}"
+        )
+    return int(found[1], 16)
 
 
 def page_flags() -> np.ndarray:

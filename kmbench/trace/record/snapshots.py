@@ -137,11 +137,14 @@ def _text(path: Path) -> bytes:
 class Sampler:
     """Opens every file once, and reads them all when told to."""
 
-    def __init__(self, names: list[str], hierarchy: Hierarchy):
-        """names: caches in the order of their ids."""
-        self._hierarchy = hierarchy
+    def __init__(self, names: list[str], hierarchy: Hierarchy, *, flush: bool = False):
+        """names: caches in the order of their ids.
+
+        flush: read a group's cpu.stat before its memory.stat (see kmem.py).
+        """
+        self._hierarchy, self._flush = hierarchy, flush
         self._fds: list[int] = []
-        self._groups: dict[str, tuple[int, int, int, int]] = {}
+        self._groups: dict[str, tuple[int, ...]] = {}
         self._slabinfo = self._open("/proc/slabinfo")
         self._cgroups = self._open("/proc/cgroups")
         self._vmstat = self._open("/proc/vmstat")
@@ -174,7 +177,9 @@ class Sampler:
     def watch(self, folder: Path, path: str) -> None:
         """Read the group `path` (its directory is `folder`) from now on."""
         at = self._hierarchy
-        names = (at.kmem_file, at.usage_file, at.fail_file, "memory.stat")
+        names = [at.kmem_file, at.usage_file, at.fail_file, "memory.stat"]
+        if self._flush:
+            names.append("cpu.stat")
         with suppress(OSError):
             self._groups[path] = tuple(
                 os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC) for name in names
@@ -210,6 +215,8 @@ class Sampler:
         groups = []
         for path, fds in list(self._groups.items()):
             try:
+                if self._flush:
+                    os.pread(fds[4], 64, 0)
                 t0 = time.monotonic_ns()
                 kmem = os.pread(fds[0], 8192, 0)
                 t1 = time.monotonic_ns()

@@ -10,7 +10,7 @@ from kmbench.trace.record.tracefs import Format, read_words
 # kinds; the first four are the `op` of events.parquet
 CACHE_ALLOC, CACHE_FREE, KMALLOC, KFREE, PAGE_ALLOC, PAGE_FREE = range(6)
 FORK, EXIT, ATTACH, MKDIR, RMDIR, RELEASE = range(6, 12)
-SHRINK_START, SHRINK_END, PERCPU_ALLOC, PERCPU_FREE, MARKER = range(12, 17)
+SHRINK_START, SHRINK_END, PERCPU_ALLOC, PERCPU_FREE, MARKER, KMEM = range(12, 18)
 KINDS = {
     "kmem_cache_alloc": CACHE_ALLOC, "kmem_cache_free": CACHE_FREE, "kmalloc": KMALLOC,
     "kfree": KFREE, "mm_page_alloc": PAGE_ALLOC, "mm_page_free": PAGE_FREE,
@@ -18,6 +18,7 @@ KINDS = {
     "cgroup_mkdir": MKDIR, "cgroup_rmdir": RMDIR, "cgroup_release": RELEASE,
     "mm_shrink_slab_start": SHRINK_START, "mm_shrink_slab_end": SHRINK_END,
     "percpu_alloc_percpu": PERCPU_ALLOC, "percpu_free_percpu": PERCPU_FREE, "print": MARKER,
+    "mod_memcg_state": KMEM,
 }  # fmt: skip
 # columns of a Table taken from an event's fields, per kind: ptr, size, req, gfp, site, a, b
 _FIELDS = {
@@ -43,6 +44,7 @@ _FIELDS = {
                    "site": "call_site"},
     PERCPU_FREE: {"ptr": "ptr"},
     MARKER: {},
+    KMEM: {"ptr": "id", "a": "item", "b": "val"},
 }  # fmt: skip
 _NAMED = {CACHE_ALLOC: "name", CACHE_FREE: "name"}
 _TEXTS = {FORK: "child_comm", ATTACH: "dst_path", MKDIR: "path", RMDIR: "path", RELEASE: "path",
@@ -142,7 +144,7 @@ def _fill(part, data, at, rows, form: Format, names: dict[str, int]) -> None:
         if field in form.fields and len(rows):
             where, size = form.fields[field]
             part[column][rows] = read_words(data, at[rows] + where, size)
-    if kind in _NAMED and len(rows):
+    if len(rows) and _NAMED.get(kind) in form.fields:
         where, _ = form.fields[_NAMED[kind]]
         text = at[rows] + read_words(data, at[rows] + where, 2)
         _, first, inverse = np.unique(hash_texts(data, text, 64), return_index=True,

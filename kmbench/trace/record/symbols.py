@@ -1,11 +1,10 @@
 """Names of kernel addresses."""
 
 from bisect import bisect_right
-from pathlib import Path
 
 
 class Symbols:
-    """Functions of the running kernel, from /proc/kallsyms."""
+    """Functions of a kernel, from its /proc/kallsyms."""
 
     def __init__(self, text: str):
         """text: lines "address type name"."""
@@ -13,11 +12,6 @@ class Symbols:
         found = sorted((int(row[0], 16), row[2]) for row in rows if row[1] in "tTwW")
         self._at = [at for at, _ in found]
         self._names = [name for _, name in found]
-
-    @classmethod
-    def of_kernel(cls) -> "Symbols":
-        """Those of this machine."""
-        return cls(Path("/proc/kallsyms").read_text())
 
     def name(self, address: int) -> str:
         """``function+0xoffset``, or the address where no function is known."""

@@ -22,6 +22,7 @@ EVENTS = (
     "cgroup/cgroup_rmdir", "cgroup/cgroup_release", "vmscan/mm_shrink_slab_start",
     "vmscan/mm_shrink_slab_end", "percpu/percpu_alloc_percpu", "percpu/percpu_free_percpu",
 )  # fmt: skip
+KMEM = "memcg/mod_memcg_state"  # 6.13 and later: every change of a statistic of a group
 LOSSES = ("overrun", "commit overrun", "dropped events")
 _PRINT = "ftrace/print"
 
@@ -39,7 +40,7 @@ class Format:
         head = re.search(r"^name: (\S+)\nID: (\d+)", text)
         if not head:
             raise ValueError("no event format")
-        self.name, self.id = head[1], int(head[2])
+        self.name, self.id, self.text = head[1], int(head[2]), text
         pattern = r"field:([^;]*?)(\w+)(?:\[\w*\])?;\s*offset:(\d+);\s*size:(\d+);"
         self.fields = {name: (int(at), int(size))
                        for _, name, at, size in re.findall(pattern, text)}  # fmt: skip
@@ -55,8 +56,13 @@ def _write(path: Path, text: str) -> None:
 class Instance:
     """A trace instance.  Nothing is recorded before :meth:`start`."""
 
-    def __init__(self, root: Path, pid: int, buffer_kb: int):
-        """buffer_kb: size of the ring buffer of each CPU.  Raises UsageProblem."""
+    def __init__(self, root: Path, pid: int, buffer_kb: int, kmem_item: int = 0):
+        """buffer_kb: size of the ring buffer of each CPU.
+
+        kmem_item: number of the statistic whose changes are wanted (event KMEM), 0 for none.
+
+        Raises UsageProblem.
+        """
         self.folder = root / "instances" / f"{PREFIX}{pid}"
         self._fds: list[int] = []
         self.formats: dict[str, Format] = {}
@@ -65,15 +71,16 @@ class Instance:
         except OSError as error:
             raise UsageProblem(f"{self.folder}: {error.strerror}") from None
         try:
-            self._set_up(root, buffer_kb)
+            self._set_up(root, buffer_kb, kmem_item)
         except BaseException:
             self.remove()
             raise
 
-    def _set_up(self, root: Path, buffer_kb: int) -> None:
+    def _set_up(self, root: Path, buffer_kb: int, kmem_item: int) -> None:
         _write(self.folder / "tracing_on", "0")
         _write(self.folder / "trace_clock", "mono")
-        for event in (*EVENTS, _PRINT):
+        events = (*EVENTS, KMEM) if kmem_item else EVENTS
+        for event in (*events, _PRINT):
             path = root / "events" / event / "format"
             with suppress(OSError, ValueError):
                 found = Format(path.read_text())
@@ -83,7 +90,9 @@ class Instance:
         if got < buffer_kb * 9 // 10:
             raise UsageProblem(f"the kernel gives a buffer of {got} kB; wanted {buffer_kb} kB")
         self.buffer_bytes = got << 10
-        for event in EVENTS:
+        if kmem_item:
+            _write(self.folder / "events" / KMEM / "filter", f"item == {kmem_item}")
+        for event in events:
             if event.split("/")[1] in self.formats:
                 _write(self.folder / "events" / event / "enable", "1")
         self.cpus = sorted(int(path.name[3:]) for path in (self.folder / "per_cpu").glob("cpu*"))

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kmbench.trace.record.slabs import LISTED, NODE_PARTIAL, PAGE, Dump
+from kmbench.trace.record.slabs import LISTED, NODE_PARTIAL, Dump
 from kmbench.trace.record.snapshots import first_number, read_slabinfo, slab_folders
-from kmbench.trace.record.stream import CACHE_ALLOC, KMALLOC, PAGE_ALLOC, Table
-
-_PUD = 1 << 30
 
 
 def spread(free: int, slabs: int, objects: int) -> list[int]:
@@ -41,23 +38,6 @@ def from_totals(caches: list[dict], info: dict, partial: dict[str, int], t: int)
         totals[name] = {"partial": count, "slabs": slabs, "total_objects": objects,
                         "sheaf_objs": 0, "rcu_sheaf_objs": 0, "live": active}  # fmt: skip
     return Dump(t, t, np.full(len(caches), t, np.int64), np.array(rows, LISTED), totals)
-
-
-def vote_direct_map(table: Table) -> int:
-    """Where physical memory begins in the kernel's addresses, from the events alone; 0 unknown.
-
-    A page allocation is often followed, on its CPU, by the first object in it.  The base is a
-    multiple of 1 GiB on x86-64 (mm/kaslr.c).
-    """
-    order = np.argsort(table.cpu, kind="stable")
-    first, second = order[:-1], order[1:]
-    pair = (table.kind[first] == PAGE_ALLOC) & (table.pid[first] == table.pid[second])
-    pair &= (table.kind[second] == CACHE_ALLOC) | (table.kind[second] == KMALLOC)
-    first, second = first[pair], second[pair]
-    guess = table.ptr[second] - table.ptr[first] * PAGE
-    inside = guess & (_PUD - 1) < PAGE << table.size[first]
-    values, counts = np.unique(guess[inside] & -_PUD, return_counts=True)
-    return int(values[np.argmax(counts)]) % (1 << 64) if len(values) else 0
 
 
 def uniform_dump(caches: list[dict]) -> Dump:
