@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from kmbench.cli.output import json_option
 from kmbench.errors import UsageProblem, one_line
 
 __all__ = ["Progress", "command", "losses", "read_commands", "summary"]
@@ -82,23 +84,37 @@ class Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _explain(plan, out: Path) -> None:
+def _explain(plan, out: Path, as_json: bool) -> None:
     """What a recording would do here."""
     from kmbench.trace.record.session import check
 
     machine = check()
     version = machine.hierarchy.version
+    if as_json:
+        _emit_json({
+            "tracefs": str(machine.tracing), "cgroup_version": version,
+            "cgroup_root": str(machine.hierarchy.root), "kmem_source": machine.kmem_source,
+            "initial_slabs": machine.walks or "walked", "commands": plan.commands,
+            "duration_s": plan.duration_s, "buffer_kb": plan.buffer_kb,
+            "interval_s": plan.interval_s, "output": str(out),
+        })  # fmt: skip
+        return
     click.echo(f"can record: tracefs at {machine.tracing}, memory cgroups v{version} at "
                f"{machine.hierarchy.root}")  # fmt: skip
     if machine.walks:
         click.echo(f"slabs at the start: approximate, from totals ({machine.walks})")
     else:
         click.echo("slabs at the start: read one by one, through BPF")
+    click.echo(f"kernel memory of groups: {machine.kmem_source}")
     for name, argv in plan.commands.items():
         click.echo(f"would run in {machine.hierarchy.root}/kmb_{name}: {shlex.join(argv)}")
     until = f"for {plan.duration_s:g} s" if plan.duration_s else "until they end"
     click.echo(f"would trace all CPUs {until}, {plan.buffer_kb >> 10} MiB of buffer for each, a "
                f"snapshot every {plan.interval_s:g} s, and write {out}")  # fmt: skip
+
+
+def _emit_json(document: dict) -> None:
+    click.echo(json.dumps(document, indent=2))  # without what a watched machine may not have
 
 
 @click.command("record")
@@ -148,9 +164,10 @@ def _explain(plan, out: Path) -> None:
 @click.option("--what", default="", help="One line on what is recorded.")
 @click.option("-n", "--dry-run", is_flag=True,
               help="Say what would be done, and whether this machine can.")  # fmt: skip
+@json_option
 @click.pass_context
 def command(
-    ctx, argv, groups, output, raw, duration, interval, buffer, what, dry_run
+    ctx, argv, groups, output, raw, duration, interval, buffer, what, dry_run, as_json
 ) -> None:  # fmt: skip
     """Record CMD in a memory cgroup of its own: every slab and page operation of the kernel.
 
@@ -166,7 +183,7 @@ def command(
     size = buffer << 10 if buffer else default_buffer_kb(available_kb(), os.cpu_count() or 1)
     plan = Plan(commands, duration, interval, size)
     if dry_run:
-        _explain(plan, output)
+        _explain(plan, output, as_json)
         return
     from kmbench.trace.record.output import record
 
@@ -185,7 +202,14 @@ def command(
     for name, (_, code) in manifest["group_end_s"].items():
         if code:
             click.echo(f"kmbench: warning: the command of group {name} ended with {code}", err=True)
-    click.echo(f"{output}: {summary(manifest)}")
+    if as_json:
+        keys = ("kernel", "events_held", "slab_events", "snapshots", "wall_s", "duration_s",
+                "events_lost", "missed_event_pages", "kmem_source", "initial_slabs")  # fmt: skip
+        _emit_json({"output": str(output), "exit_codes": {
+            name: code for name, (_, code) in manifest["group_end_s"].items()
+        }} | {key: manifest[key] for key in keys if key in manifest})  # fmt: skip
+    else:
+        click.echo(f"{output}: {summary(manifest)}")
     if losses(manifest):
         click.echo("kmbench: error: events were lost; give a larger --buffer", err=True)
         ctx.exit(1)

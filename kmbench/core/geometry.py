@@ -46,6 +46,12 @@ ERAS = {
 }
 
 
+def era_of(major: int, minor: int) -> str:
+    """Name of the era that Linux major.minor belongs to: the last that is not newer."""
+    names = [name for name in ERAS if tuple(map(int, name.split("."))) <= (major, minor)]
+    return names[-1] if names else next(iter(ERAS))
+
+
 def align_up(value: int, align: int) -> int:
     """`value` rounded up to a multiple of `align`."""
     return (value + align - 1) // align * align

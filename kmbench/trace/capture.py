@@ -1,5 +1,6 @@
 """Captures of a real kernel: a folder of Parquet tables and a manifest, as kmbench input."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from kmbench.core.events import ALLOC, GFP_ACCOUNT, SLAB_CHARGED
+from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
 from kmbench.errors import UsageProblem
 from kmbench.trace.capture_state import (
@@ -67,6 +69,12 @@ def mark_charged(caches: tuple[CacheSpec, ...], events: np.ndarray) -> tuple[Cac
     )
 
 
+def _era(kernel: str) -> str:
+    """Era of a manifest's `kernel` ("Linux HOST RELEASE ..."), 6.18 where it tells no release."""
+    found = re.search(r"\s(\d+)\.(\d+)[\s.-]", f"{kernel} ")
+    return era_of(int(found[1]), int(found[2])) if found else "6.18"
+
+
 def read_capture(folder: str | Path) -> Capture:
     """Read a capture folder.
 
@@ -117,7 +125,7 @@ def read_capture(folder: str | Path) -> Capture:
             cpus=cpus,
             memory_pages=field(path, manifest, "memtotal_kb", int) // 4,
         ),
-        era="6.18",
+        era=_era(str(manifest.get("kernel", ""))),
         caches=caches,
         groups=groups,
         nr_objects=nr_objects,

@@ -241,7 +241,9 @@ class Reader:
             self._program = self._load(program(control, out))
         except OSError as error:
             self.close()
-            raise UsageProblem(f"BPF is not available: {error.strerror}") from None
+            raise UsageProblem(
+                f"BPF is not available: {error.strerror} (Linux 6.9 or later, with BPF_SYSCALL)"
+            ) from None
         self._control = np.frombuffer(self._views[0], "<u8", 8)
         self._items = np.frombuffer(self._views[0], ITEM, MAX_ITEMS, _CONTROL)
         self._out = np.frombuffer(self._views[1], RECORD, _OUT_BYTES // RECORD.itemsize)

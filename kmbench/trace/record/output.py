@@ -11,9 +11,9 @@ from kmbench.trace.record.raw import Recording, partial_of, save
 from kmbench.trace.record.session import Plan, Progress, Recorder
 
 
-def check_target(out: Path) -> None:
-    """Raises UsageProblem when a capture cannot be put at `out`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def check_target(out: Path, *, raw: bool = False) -> None:
+    """Raises UsageProblem when a capture, or a raw recording, cannot be put at `out`."""
+    if out.exists() and (raw or not out.is_dir() or any(out.iterdir())):
         raise UsageProblem(f"{out} exists already; give another -o")
     parent = out.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -28,7 +28,7 @@ def record(plan: Plan, out: Path, what: str, say: Progress, *, raw: bool = False
 
     Raises UsageProblem; whatever happens, nothing is left but `out`.
     """
-    check_target(out)
+    check_target(out, raw=raw)
     out = out.absolute()
     partial = partial_of(out)
     with Recorder(plan, say) as recorder:

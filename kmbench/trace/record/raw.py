@@ -7,6 +7,7 @@ recording (numpy is all it needs) and another one assembles it.  The file is a n
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,8 +113,8 @@ def load(path: Path) -> Recording:
         return _recording(arrays, document)
     except OSError as error:
         raise UsageProblem(f"{path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, IndexError, EOFError) as error:
-        raise UsageProblem(f"{path}: no raw recording ({type(error).__name__}: {error})") from None
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile):
+        raise UsageProblem(f"{path}: expected what `kmbench trace record --raw` writes") from None
 
 
 def _recording(arrays: dict[str, np.ndarray], document: dict[str, Any]) -> Recording:

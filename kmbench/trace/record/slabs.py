@@ -88,8 +88,9 @@ class SlabWalker:
             self._layout = _Layout(types)
             pptrs = types.offset("bpf_array", "pptrs")
         except (OSError, ValueError, KeyError) as error:
-            raise UsageProblem(f"type information of the kernel: {error}") from None
-        function = types.function("bpf_get_kmem_cache")  # since 6.14
+            what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+            raise UsageProblem(f"type information of the kernel: {what}") from None
+        function = types.function("bpf_get_kmem_cache")  # 6.12 has none
         self._reader = Reader()
         try:
             first, self._offsets = self._reader.roots(pptrs, function, cpus)

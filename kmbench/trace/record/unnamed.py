@@ -1,9 +1,9 @@
 """Which cache an allocation is from, where the kernel's trace point does not say.
 
-kmem_cache_alloc names its cache since Linux 6.14 (include/trace/events/kmem.h); kmem_cache_free
-has since 5.12.  Before, an object's free tells the cache of its allocation, the allocations of one
-call site are of the caches that most of them are freed to, and where none is freed, sizes may fit
-one cache only.
+Linux 6.18's kmem_cache_alloc names its cache, 6.12's does not (include/trace/events/kmem.h);
+kmem_cache_free of both does.  An object's free tells the cache of its allocation, the allocations
+of one call site are of the cache that most of them are freed to, and where none is freed, the sizes
+may fit one cache only.
 """
 
 import numpy as np

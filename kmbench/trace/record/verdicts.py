@@ -4,6 +4,7 @@ A cache may when it was busy and hardly any of its operations went untraced: wha
 stream cannot be predicted.  A group may when it was read more than once and hardly any of its
 objects ended untraced in a batch (kfree_rcu), which keeps them charged for an unknown time: objects
 found freed when their slot came back, and those left over in caches whose count does not add up.
+No group may whose kernel memory was read from a memory.stat that nothing had flushed.
 """
 
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kmbench.trace.record.assemble import Tables
+from kmbench.trace.record.kmem import STALE
 from kmbench.trace.record.lifetimes import FIRST_FREE, LOST_ALLOC, LOST_FREE
 
 MIN_EVENTS = 200
@@ -126,6 +128,7 @@ def _groups(tables: Tables, event: dict[str, np.ndarray], vanished: set[str]) ->
     ends[last.before[after]] = True
     ends |= last.is_last & doubtful[event["cache"]]
     ends &= charged
+    stale = manifest.get("kmem_source") == STALE
     out = {}
     for index, name in enumerate(manifest["memcgs"]):
         rows = kmem[memcg == index]
@@ -136,7 +139,7 @@ def _groups(tables: Tables, event: dict[str, np.ndarray], vanished: set[str]) ->
         out[name] = {
             "readings": len(rows), "kmem_peak": int(rows.max()), "kmem_mean": int(rows.mean()),
             "kmem_end": int(rows[-1]), "charged_objects": total, "untraced_frees": lost,
-            "scoreable": len(rows) > 1 and lost <= MAX_BATCHED * max(total, 1),
+            "scoreable": len(rows) > 1 and not stale and lost <= MAX_BATCHED * max(total, 1),
         }  # fmt: skip
     return out
 
