@@ -2,10 +2,11 @@
 # Records a kernel whose memory controller is on cgroup v2: boots one in qemu (no KVM needed),
 # runs `kmbench trace record --raw` in it, and assembles and validates the recording here.
 #
-#   benchmarks/record_v2.sh FOLDER [KERNEL]
+#   benchmarks/record_v2.sh FOLDER [KERNEL...]
 #
 # FOLDER: where the guest is built and the recording ends up; what is there already is used again.
-# KERNEL: a Debian package that apt knows, or a .deb file [default: that of linux-image-cloud-amd64].
+# KERNEL: Debian packages that apt knows, or .deb files [default: what linux-image-cloud-amd64
+# depends on]; several where a release splits kernel and modules.
 # Needs the Debian packages qemu-system-x86, mmdebstrap, e2fsprogs, busybox-static and cpio, and
 # about 1 GiB; PYTHON is the interpreter that has kmbench [default: python3].
 set -euo pipefail
@@ -13,7 +14,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 mkdir -p "$1" && cd "$1"
-kernel=${2:-$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')}
+shift
+[ $# -gt 0 ] || set -- $(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p')
 
 if [ ! -d root ]; then
     echo "building the guest" >&2
@@ -25,10 +27,13 @@ fi
 rm -rf root/opt/kmbench && cp -r "$here/kmbench" root/opt/
 cp "$here/benchmarks/record_v2_guest.sh" root/guest.sh
 
-[ -f "$kernel" ] || { ls "$kernel"_*.deb >/dev/null 2>&1 || apt-get -q download "$kernel"
-                      kernel=$(ls "$kernel"_*.deb | tail -1); }
-name=$(dpkg-deb -f "$kernel" Version)
-rm -rf boot initrd && mkdir -p initrd/bin && dpkg -x "$kernel" boot
+rm -rf boot initrd && mkdir -p initrd/bin
+for kernel; do
+    [ -f "$kernel" ] || { ls "$kernel"_*.deb >/dev/null 2>&1 || apt-get -q download "$kernel"
+                          kernel=$(ls "$kernel"_*.deb | tail -1); }
+    dpkg -x "$kernel" boot
+    name=$(dpkg-deb -f "$kernel" Version | sed 's/[^0-9.].*//')
+done
 cp "$(command -v busybox)" initrd/bin/
 for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk
 do  # those that are not built in
@@ -53,7 +58,7 @@ rm -f disk.img && mkfs.ext4 -q -d root disk.img 1G
 echo "booting $name" >&2
 timeout "${LIMIT_S:-480}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -nographic -no-reboot -nodefaults -serial "file:console-$name.log" \
-    -kernel boot/boot/vmlinuz-* -initrd initrd.img -append "console=ttyS0 panic=-1 quiet" \
+    -kernel "$(find boot -name 'vmlinuz*' | head -1)" -initrd initrd.img -append "console=ttyS0 panic=-1 quiet" \
     -drive file=disk.img,format=raw,if=virtio,cache=unsafe
 raw=v2-$name.kmraw.npz
 debugfs -R "dump /v2.kmraw.npz $raw" disk.img 2>/dev/null

@@ -86,7 +86,7 @@ class Progress:
 
 def _explain(plan, out: Path, as_json: bool) -> None:
     """What a recording would do here."""
-    from kmbench.trace.record.session import check
+    from kmbench.trace.record.session import WALKED, check
 
     machine = check()
     version = machine.hierarchy.version
@@ -94,7 +94,7 @@ def _explain(plan, out: Path, as_json: bool) -> None:
         _emit_json({
             "tracefs": str(machine.tracing), "cgroup_version": version,
             "cgroup_root": str(machine.hierarchy.root), "kmem_source": machine.kmem_source,
-            "initial_slabs": machine.walks or "walked", "commands": plan.commands,
+            "initial_slabs": machine.walks or WALKED, "commands": plan.commands,
             "duration_s": plan.duration_s, "buffer_kb": plan.buffer_kb,
             "interval_s": plan.interval_s, "output": str(out),
         })  # fmt: skip
@@ -175,7 +175,13 @@ def command(
     when events were lost.
     """
     from kmbench.trace.record.raw import SUFFIX
-    from kmbench.trace.record.session import Plan, Stopped, available_kb, default_buffer_kb
+    from kmbench.trace.record.session import (
+        WALKED,
+        Plan,
+        Stopped,
+        available_kb,
+        default_buffer_kb,
+    )
 
     output = output or Path(f"capture{SUFFIX}" if raw else "capture")
     commands = read_commands(groups, argv)
@@ -199,6 +205,9 @@ def command(
         ctx.exit(130)
     finally:
         say.close()
+    if manifest["initial_slabs"] != WALKED:
+        click.echo("kmbench: warning: slabs at the start are approximate, from totals: "
+                   f"{manifest['initial_slabs']}", err=True)  # fmt: skip
     for name, (_, code) in manifest["group_end_s"].items():
         if code:
             click.echo(f"kmbench: warning: the command of group {name} ended with {code}", err=True)

@@ -27,6 +27,7 @@ from kmbench.trace.record.tasks import running_tasks
 
 SETTLE_S = 0.6  # from the end of the commands to the last walk: RCU and workqueues finish
 BUFFER_KB = 256 << 10  # per CPU, where memory allows
+WALKED = "walked"  # `initial_slabs` of a manifest; else why the slabs could not be
 Progress = Callable[[str], None]
 
 
@@ -243,7 +244,7 @@ class Recorder:
             "events_held": sum(row.get("entries", 0) + row.get("read events", 0)
                                for row in stats.values()),
             "kmem_source": self.machine.kmem_source,
-            "initial_slabs": "walked" if self._walker else f"uniform: {self.machine.walks}",
+            "initial_slabs": WALKED if self._walker else self.machine.walks,
         }  # fmt: skip
         return Recording(
             hierarchy, self._chunks, trace.page_bytes, trace.formats, tasks, paths,

@@ -12,7 +12,7 @@ import numpy as np
 
 from kmbench.errors import UsageProblem
 from kmbench.trace.record.bpf import COPY, ITEM, MAX_ITEMS, Reader, walk_item
-from kmbench.trace.record.btf import Types, kernel_types
+from kmbench.trace.record.btf import VMLINUX, Types, kernel_types
 
 PAGE = 4096
 NODE_PARTIAL, CPU_SLAB, CPU_PARTIAL, CPU_FREELIST = 0, 1, 2, 3  # `where` of slabdump.parquet
@@ -87,9 +87,14 @@ class SlabWalker:
             types = kernel_types()
             self._layout = _Layout(types)
             pptrs = types.offset("bpf_array", "pptrs")
-        except (OSError, ValueError, KeyError) as error:
-            what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-            raise UsageProblem(f"type information of the kernel: {what}") from None
+        except OSError as error:
+            raise UsageProblem(f"{error.filename}: {error.strerror}") from None
+        except ValueError as error:
+            raise UsageProblem(f"{VMLINUX}: {error}") from None
+        except KeyError as error:
+            raise UsageProblem(
+                f"this kernel has no struct {error.args[0]}; lists are known of SLUB up to 6.18"
+            ) from None
         function = types.function("bpf_get_kmem_cache")  # 6.12 has none
         self._reader = Reader()
         try:
