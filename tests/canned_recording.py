@@ -153,8 +153,8 @@ def canned_recording():
     groups = [("/kmb_a", reading(1500, "4096\n"), b"8192\n", b"0\n", b"")]
     shots = [snapshots.Snapshot(reading(t, line), None, groups, reading(t, "memory\t4\t7\t1\n"), 2)
              for t in (1400, 1600)]  # fmt: skip
-    manifest = {"name": "canned", "nproc": 2, "memtotal_kb": 1 << 20, "t_final_shrink": 9100, "events_lost": 0,
-                "group_end_s": {"a": (1300, 0)}}  # fmt: skip
+    manifest = {"name": "canned", "nproc": 2, "memtotal_kb": 1 << 20, "t_final_shrink": 9100,
+                "events_lost": 0, "group_end_s": {"a": (1300, 0)}}  # fmt: skip
     return Recording(
         cgroups.Hierarchy(Path("/cg"), 1, 4), canned_pages(), 4096, formats(), TASKS,
         {1: "/", 5: "/kmb_ctl"}, shots, [cache], tuple(dumps),

@@ -171,9 +171,9 @@ def command(
 ) -> None:  # fmt: skip
     """Record CMD in a memory cgroup of its own: every slab and page operation of the kernel.
 
-    Needs root, tracefs and Linux 6.1 or later, with memory cgroups of version 1 or 2; `-n` says what
-    this machine can.  Writes a capture folder for `kmbench trace`.  Exits with 1 when events were
-    lost.
+    Needs root, tracefs and Linux 6.1 or later, with memory cgroups of version 1 or 2; `-n` says
+    what this machine can.  Writes a capture folder for `kmbench trace`.  Exits with 1 when events
+    were lost.
     """
     from kmbench.trace.record.raw import SUFFIX
     from kmbench.trace.record.session import (
