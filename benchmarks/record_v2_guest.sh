@@ -36,7 +36,7 @@ python3 -m kmbench trace record --raw -o /v2.kmraw.npz --what "cgroup v2 in qemu
     -g churn='bash /tmp/churn.sh' -g walk='ls -lR /usr >/dev/null' -g sockets='python3 /tmp/sockets.py'
 echo "recorder: exit code $?"
 ls -d /sys/fs/cgroup/kmb_* /sys/kernel/tracing/instances/kmb_* 2>/dev/null && echo "left over"
-cat /sys/fs/cgroup/memory.stat | head -8
+cat /sys/fs/cgroup/cgroup.subtree_control
 sync
 echo o >/proc/sysrq-trigger
 read -rt 60 _ <>/proc/self/fd/0

@@ -7,7 +7,7 @@ import pytest
 
 from canned_recording import canned_pages, canned_recording, event, formats, page
 from kmbench.errors import UsageProblem
-from kmbench.trace.record import cgroups, kmem, snapshots, tasks
+from kmbench.trace.record import cgroups, guard, kmem, snapshots, tasks
 from kmbench.trace.record.assemble import assemble
 from kmbench.trace.record.stream import build_table
 from kmbench.trace.record.tracefs import Format
@@ -43,11 +43,13 @@ def test_a_unified_hierarchy_is_found_filled_and_read(tmp_path, monkeypatch):
     with pytest.raises(UsageProblem, match="no `kernel`; it came with Linux 5.18"):
         cgroups.find_hierarchy()
     (root / "memory.stat").write_bytes((DATA / "memory.stat.6.18").read_bytes())
-    (root / "cgroup.subtree_control").touch()
+    (root / "cgroup.subtree_control").write_text("cpu pids\n")
     hierarchy = cgroups.find_hierarchy()
     assert hierarchy == (root, 2, 0)
-    assert cgroups.make(hierarchy, "kmb_b").is_dir()
+    assert not cgroups.is_delegated(hierarchy)
+    cgroups.delegate(hierarchy)
     assert (root / "cgroup.subtree_control").read_text() == "+memory"
+    assert cgroups.make(hierarchy, "kmb_b").is_dir()
     for name, text in (("memory.stat", "anon 4096\nfile 0\nkernel 28672\nfile_mapped 5\n"),
                        ("memory.current", "40960\n"),
                        ("memory.events", "low 0\nmax 2\n")):  # fmt: skip
@@ -217,3 +219,26 @@ def test_cpu_stat_is_read_first_where_it_flushes(tmp_path, monkeypatch):
         names = [name for name in order if "." in name]
         assert names[: 2 if flush else 1] == ["cpu.stat", "memory.stat"][0 if flush else 1 :]
         order.clear()
+
+
+def test_the_controller_is_taken_back_when_nobody_else_has_groups(tmp_path, monkeypatch):
+    control = tmp_path / "cgroup.subtree_control"
+    control.write_text("cpu memory\n")
+    hierarchy = cgroups.Hierarchy(tmp_path, 2, 0)
+    assert cgroups.is_delegated(hierarchy)
+    assert cgroups.is_delegated(cgroups.Hierarchy(tmp_path / "none", 1, 4))
+    monkeypatch.setattr(cgroups, "find_hierarchy", lambda: hierarchy)
+    monkeypatch.setattr(guard, "state_folder", lambda: tmp_path.parent / "state")
+    for delegated, other, text in (
+        ("", False, "cpu memory\n"), ("memory", True, "cpu memory\n"),
+        ("memory", False, "-memory"),
+    ):  # fmt: skip
+        mine = guard.Belongings(1)
+        mine.note(group=tmp_path / "kmb_a", delegated=delegated)
+        (tmp_path / "kmb_a").mkdir()
+        if other:
+            (tmp_path / "web").mkdir()
+        assert guard.take_away(mine.path) == []
+        assert control.read_text() == text
+        if other:
+            (tmp_path / "web").rmdir()

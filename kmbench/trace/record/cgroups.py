@@ -82,13 +82,33 @@ def membership(text: str, hierarchy: Hierarchy) -> str:
     return "/"
 
 
+def is_delegated(hierarchy: Hierarchy) -> bool:
+    """Whether groups below the root have the memory controller (on version 1 they always do)."""
+    if hierarchy.version == 1:
+        return True
+    return "memory" in (hierarchy.root / "cgroup.subtree_control").read_text().split()
+
+
+def delegate(hierarchy: Hierarchy) -> None:
+    """Give groups below the root the memory controller (version 2).  Raises UsageProblem."""
+    path = hierarchy.root / "cgroup.subtree_control"
+    try:
+        path.write_text("+memory")
+    except OSError as error:
+        raise UsageProblem(f"{path}: {error.strerror}") from None
+
+
+def take_back(hierarchy: Hierarchy) -> None:
+    """Undo :func:`delegate`, unless groups were made meanwhile that may rely on it."""
+    if not any(path.is_dir() for path in hierarchy.root.iterdir()):
+        with suppress(OSError):
+            (hierarchy.root / "cgroup.subtree_control").write_text("-memory")
+
+
 def make(hierarchy: Hierarchy, name: str) -> Path:
     """Create the group `name`.  Raises UsageProblem."""
     if not name.startswith(PREFIX) or "/" in name:
         raise UsageProblem(f"group {name!r}: expected a plain name that begins with {PREFIX}")
-    if hierarchy.version == 2:
-        with suppress(OSError):
-            (hierarchy.root / "cgroup.subtree_control").write_text("+memory")
     path = hierarchy.root / name
     try:
         path.mkdir()

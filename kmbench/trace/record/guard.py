@@ -38,10 +38,11 @@ class Belongings:
     def __init__(self, pid: int):
         self.path = state_folder() / f"{pid}.json"
         self.document = {"pid": pid, "start": start_time(pid), "home": "/", "instance": "",
+                         "delegated": "",
                          "groups": [], "files": []}  # fmt: skip
 
     def note(self, **changes) -> None:
-        """Remember one more thing: instance=, home=, group= or file=."""
+        """Remember one more thing: instance=, home=, delegated=, group= or file=."""
         for key, value in changes.items():
             if key in ("group", "file"):
                 self.document[f"{key}s"].append(str(value))
@@ -82,6 +83,8 @@ def take_away(path: Path, *, end_processes: bool = False) -> list[str]:
                 cgroups.end_members(group)
             if not cgroups.remove(hierarchy, group, document.get("home", "/")):
                 left.append(f"{group}: still in use")
+        if document.get("delegated"):
+            cgroups.take_back(hierarchy)
     for name in document.get("files", []):
         with suppress(OSError):
             shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)

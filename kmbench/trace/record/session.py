@@ -166,6 +166,9 @@ class Recorder:
         if not machine.walks:
             self._walker = SlabWalker(self._names, os.cpu_count() or 1, _nodes())
             stack.callback(self._walker.close)
+        if not cgroups.is_delegated(machine.hierarchy):
+            self._owned.note(delegated="memory")
+            cgroups.delegate(machine.hierarchy)
         self._control = self._make(cgroups.CONTROL)
         (self._control / "cgroup.procs").write_text(str(os.getpid()))
 
