@@ -27,7 +27,7 @@ fi
 rm -rf root/opt/kmbench && cp -r "$here/kmbench" root/opt/
 cp "$here/benchmarks/record_v2_guest.sh" root/guest.sh
 
-rm -rf boot initrd && mkdir -p initrd/bin
+rm -rf boot initrd && mkdir -p initrd/bin && : >initrd/modules
 for kernel; do
     [ -f "$kernel" ] || { ls "$kernel"_*.deb >/dev/null 2>&1 || apt-get -q download "$kernel"
                           kernel=$(ls "$kernel"_*.deb | tail -1); }
@@ -46,7 +46,7 @@ cat >initrd/init <<'EOF'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 . /modules
-mkdir /dev /new
+mkdir -p /dev /new
 mount -t devtmpfs devtmpfs /dev
 mount -t ext4 /dev/vda /new
 exec switch_root /new /bin/bash /guest.sh
@@ -58,7 +58,8 @@ rm -f disk.img && mkfs.ext4 -q -d root disk.img 1G
 echo "booting $name" >&2
 timeout "${LIMIT_S:-480}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -nographic -no-reboot -nodefaults -serial "file:console-$name.log" \
-    -kernel "$(find boot -name 'vmlinuz*' | head -1)" -initrd initrd.img -append "console=ttyS0 panic=-1 quiet" \
+    -kernel "$(find boot -name 'vmlinuz*' | head -1)" -initrd initrd.img \
+    -append "console=ttyS0 panic=-1 quiet" \
     -drive file=disk.img,format=raw,if=virtio,cache=unsafe
 raw=v2-$name.kmraw.npz
 debugfs -R "dump /v2.kmraw.npz $raw" disk.img 2>/dev/null

@@ -119,48 +119,20 @@ def _emit_json(document: dict) -> None:
 
 @click.command("record")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "-g",
-    "--group",
-    "groups",
-    multiple=True,
-    metavar="NAME=CMD",
-    help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Folder of the capture, or file of the raw recording "
-    "[default: capture, capture.kmraw.npz].",
-)
-@click.option(
-    "--raw",
-    is_flag=True,
-    help="Keep the raw recording, for `kmbench trace assemble` on any machine: nothing "
-    "is compiled on this one.",
-)
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0.1),
-    metavar="SECONDS",
-    help="End commands and recording after this time [default: when they end].",
-)
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.01, 60),
-    default=0.1,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between two snapshots.",
-)
-@click.option(
-    "--buffer",
-    type=click.IntRange(1, 65_536),
-    metavar="MIB",
-    help="Trace buffer of each CPU [default: 256, less where memory is short].",
-)
+@click.option("-g", "--group", "groups", multiple=True, metavar="NAME=CMD",
+              help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH",
+              help="Folder of the capture, or file of the raw recording "
+              "[default: capture, capture.kmraw.npz].")
+@click.option("--raw", is_flag=True,
+              help="Keep the raw recording, for `kmbench trace assemble` on any machine: nothing "
+              "is compiled on this one.")
+@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS",
+              help="End commands and recording after this time [default: when they end].")
+@click.option("--interval", type=click.FloatRange(0.01, 60), default=0.1, show_default=True,
+              metavar="SECONDS", help="Time between two snapshots.")
+@click.option("--buffer", type=click.IntRange(1, 65_536), metavar="MIB",
+              help="Trace buffer of each CPU [default: 256, less where memory is short].")
 @click.option("--what", default="", help="One line on what is recorded.")
 @click.option("-n", "--dry-run", is_flag=True,
               help="Say what would be done, and whether this machine can.")  # fmt: skip
@@ -175,20 +147,15 @@ def command(
     what this machine can.  Writes a capture folder for `kmbench trace`.  Exits with 1 when events
     were lost.
     """
+    from kmbench.trace.record import session
     from kmbench.trace.record.raw import SUFFIX
-    from kmbench.trace.record.session import (
-        WALKED,
-        Plan,
-        Stopped,
-        available_kb,
-        default_buffer_kb,
-    )
 
     output = output or Path(f"capture{SUFFIX}" if raw else "capture")
     commands = read_commands(groups, argv)
     check_programs(commands)
-    size = buffer << 10 if buffer else default_buffer_kb(available_kb(), os.cpu_count() or 1)
-    plan = Plan(commands, duration, interval, size)
+    size = (buffer or 0) << 10
+    size = size or session.default_buffer_kb(session.available_kb(), os.cpu_count() or 1)
+    plan = session.Plan(commands, duration, interval, size)
     if dry_run:
         _explain(plan, output, as_json)
         return
@@ -200,13 +167,13 @@ def command(
     say = Progress()
     try:
         manifest = record(plan, output, text, say, raw=raw)
-    except Stopped as stop:
+    except session.Stopped as stop:
         say.close()
         click.echo(f"kmbench: stopped by {stop}; nothing was written", err=True)
         ctx.exit(130)
     finally:
         say.close()
-    if manifest["initial_slabs"] != WALKED:
+    if manifest["initial_slabs"] != session.WALKED:
         click.echo("kmbench: warning: slabs at the start are approximate, from totals: "
                    f"{manifest['initial_slabs']}", err=True)  # fmt: skip
     for name, (_, code) in manifest["group_end_s"].items():

@@ -3,7 +3,8 @@
 A line ``# SECONDS`` (the trace's clock) may stand before each snapshot; before a memory.stat
 ``# SECONDS GROUP`` says whose it is.  /proc/slabinfo: Linux 6.18 mm/slab_common.c:cache_show, the
 same columns since 2.6.10.  memory.stat: mm/memcontrol.c:memory_stat_format; ``kernel`` is there
-since 5.18, before it the parts are summed.
+since 5.18, before it the parts are summed.  On cgroup v2 it may be up to two seconds behind (see
+kmbench/trace/record/kmem.py).
 """
 
 import re
