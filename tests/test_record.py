@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from kmbench.cli.trace_record import command, read_commands
 from kmbench.errors import UsageProblem
-from kmbench.trace.record import bpf, cgroups, guard, session, tracefs
-from kmbench.trace.record.btf import Types
+from kmbench.trace.record import bpf, cgroups, guard, session, slabs, tracefs
+from kmbench.trace.record.btf import Types, kernel_types
 from kmbench.trace.record.output import check_target
 from kmbench.trace.record.slabs import address_of
 from kmbench.trace.record.tracefs import EVENTS, losses
@@ -56,6 +56,23 @@ def test_constants_of_enums_are_found_in_type_information():
     assert found.enumerator("MEMCG_KMEM") == 51
     with pytest.raises(KeyError):
         found.enumerator("MEMCG_SWAP")
+
+
+def test_a_kernel_of_other_structures_is_told_in_one_line(tmp_path, monkeypatch):
+    """Linux 7.3 has no kmem_cache_cpu any more; others publish no types."""
+    strings = b"\0kmem_cache\0name\0"
+    types = struct.pack("<IIIIII", 1, 4 << 24 | 1, 8, 12, 0, 0)  # struct kmem_cache { name }
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    found = Types(header + types + strings)
+    monkeypatch.setattr(slabs, "kernel_types", lambda: found)
+    with pytest.raises(UsageProblem, match=r"has no kmem_cache.list \(structures are"):
+        slabs.SlabWalker([], 1)
+    monkeypatch.setattr(slabs, "kernel_types", lambda: kernel_types(tmp_path / "vmlinux"))
+    with pytest.raises(UsageProblem, match="vmlinux: No such file or directory"):
+        slabs.SlabWalker([], 1)
+    (tmp_path / "vmlinux").write_bytes(bytes(64))
+    with pytest.raises(UsageProblem, match="not BTF"):
+        slabs.SlabWalker([], 1)
 
 
 def test_variables_of_the_kernel_are_found_in_kallsyms():

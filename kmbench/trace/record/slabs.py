@@ -93,7 +93,7 @@ class SlabWalker:
             raise UsageProblem(f"{VMLINUX}: {error}") from None
         except KeyError as error:
             raise UsageProblem(
-                f"this kernel has no struct {error.args[0]}; lists are known of SLUB up to 6.18"
+                f"this kernel has no {error.args[0]} (structures are known of SLUB up to 6.18)"
             ) from None
         function = types.function("bpf_get_kmem_cache")  # 6.12 has none
         self._reader = Reader()
