@@ -1,35 +1,39 @@
 """Published figures beside ours: runs the scenarios that carry them, prices, and judges.
 
-An entry that ``calibrates`` is not a prediction.  The costs of the profile, but for its ``FIXED``
-ones, are scaled by one factor such that this figure is met; all other figures of the scenario are
-then priced with it.  So a calibration on what was measured without accounting predicts what
-accounting costs.
+An entry that ``calibrates`` is not a prediction.  It tells what the operations take that it
+consists of, and no others: those costs of the profile are scaled by one factor such that this
+figure is met, the rest stays as the profile has it, and all other figures of the scenario are then
+priced.  So a calibration on what was measured without accounting predicts what accounting costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from kmbench.analysis.compare import load_runs
+from kmbench.analysis.compare import with_excess
 from kmbench.analysis.metrics import select_metrics
-from kmbench.analysis.pricing import PRICED
+from kmbench.analysis.pricing import PRICED, price_runs
 from kmbench.analysis.tables import Column, Grid
 from kmbench.errors import UsageProblem
-from kmbench.hardware.profile import Profile
+from kmbench.hardware.profile import COSTS, Profile
 from kmbench.plugins import Plugins
 from kmbench.published import Published, Term
 from kmbench.runs import run
 from kmbench.scenario import Scenario, load_scenario
-from kmbench.store.dataset import Results
 
-__all__ = ["CALIBRATED", "MET", "MISSED", "Verdict", "judge", "published_grid"]
+__all__ = [
+    "CALIBRATED", "MET", "MISSED", "Counted", "Verdict", "consists_of", "count_all", "judge",
+    "published_grid",
+]  # fmt: skip
 
 MET, MISSED, CALIBRATED = "met", "missed", "calibrated"
+PART = 0.01  # of a figure: a cost with less of it is none that the figure could tell
+Scales = Callable[["Counted", Published, Profile], Collection[str]]
 
 
 class Verdict(NamedTuple):
@@ -62,13 +66,13 @@ class Verdict(NamedTuple):
         return {"scenario": self.scenario, "hardware": self.hardware, **entry, **names}
 
 
-def judge(
+def count_all(
     paths: Iterable[str | Path],
     plugins: Plugins,
     out: str | Path,
     progress: Callable[[str, int, int | None], None] = lambda strategy, nr, total: None,
-) -> list[Verdict]:
-    """Run the scenarios at `paths` that carry published figures and compare every one.
+) -> list[Counted]:
+    """Run the scenarios at `paths` that carry published figures, under all settings wanted.
 
     Runs are stored in the dataset folder `out`.  Raises UsageProblem for bad input, and when no
     scenario has a figure.
@@ -80,11 +84,7 @@ def judge(
     for path, scenario in loaded:
         for entry in scenario.published:
             _check(entry, plugins, f"{path}: {entry.figure}")
-    return [
-        verdict
-        for path, scenario in loaded
-        for verdict in _judge_one(path, scenario, plugins, out, progress)
-    ]
+    return [Counted(path, scenario, plugins, out, progress) for path, scenario in loaded]
 
 
 def _check(entry: Published, plugins: Plugins, where: str) -> None:
@@ -99,69 +99,111 @@ def _check(entry: Published, plugins: Plugins, where: str) -> None:
         raise UsageProblem(f"{where}: expected one metric of {', '.join(PRICED)} to calibrate on")
 
 
-def _judge_one(
-    path: str | Path, scenario: Scenario, plugins: Plugins, out: str | Path, progress: Callable
-) -> list[Verdict]:
-    made: dict[tuple, Results] = {}
-    wanted: dict[tuple, set[str]] = {}  # settings -> strategies
-    for entry in scenario.published:
-        for nr, term in enumerate(entry.terms[0]):
-            key = tuple(sorted(entry.settings_of(nr).items()))
-            wanted.setdefault(key, set()).add(term.strategy)
+class Counted:
+    """What one scenario counted under all the settings of its figures, priced with any profile."""
 
-    def results(settings: dict[str, str]) -> Results:
-        """The runs of all strategies wanted under these settings, made once."""
-        key = tuple(sorted(settings.items()))
-        if key not in made:
-            changed = replace(load_scenario(path, settings), name=scenario.name)
-            made[key] = run(
-                changed, sorted(wanted[key]), out=out, plugins=plugins, progress=progress
+    def __init__(
+        self,
+        path: str | Path,
+        scenario: Scenario,
+        plugins: Plugins,
+        out: str | Path,
+        progress: Callable,
+    ):
+        self.scenario = scenario
+        wanted: dict[tuple, set[str]] = {}  # settings -> strategies
+        for entry in scenario.published:
+            for nr, term in enumerate(entry.terms[0]):
+                wanted.setdefault(_key(entry, nr), set()).add(term.strategy)
+        self._frames = {}
+        for key, strategies in wanted.items():
+            changed = replace(load_scenario(path, dict(key)), name=scenario.name)
+            made = run(changed, sorted(strategies), out=out, plugins=plugins, progress=progress)
+            with made.reading():
+                of_these = pl.col("run_id").cast(pl.String).is_in(made.run_ids())
+                self._frames[key] = (
+                    made.runs.filter(of_these).collect(), made.ops.filter(of_these).collect()
+                )  # fmt: skip
+        self._priced: dict[tuple, pl.DataFrame] = {}
+
+    def figure(self, entry: Published, profile: Profile) -> float | None:
+        """Our figure for `entry` on a machine; None where our runs have none."""
+        terms, sign = entry.terms
+        values = [self._value(_key(entry, nr), term, profile) for nr, term in enumerate(terms)]
+        if any(value is None for value in values):
+            return None
+        if not sign:
+            return values[0]
+        if sign == "-":
+            return values[0] - values[1]
+        return values[0] / values[1] if values[1] else None
+
+    def _value(self, key: tuple, term: Term, profile: Profile) -> float | None:
+        at = key, profile.label
+        if at not in self._priced:
+            runs, ops = self._frames[key]
+            self._priced[at] = with_excess(price_runs(runs, ops.lazy(), profile).lazy()).collect()
+        name = select_metrics([term.metric])[0].name
+        return self._priced[at].filter(pl.col("strategy") == term.strategy)[name].mean()
+
+    def time(self, entry: Published, profile: Profile) -> float:
+        """Our figure as a time: of a rate its inverse, for times add up."""
+        value = self.figure(entry, profile)
+        return _as_time(entry, value) if value else 0.0
+
+    def verdicts(self, profile: Profile, scales: Scales | None = None) -> list[Verdict]:
+        """Every figure beside ours, `profile` calibrated where an entry does; `scales` says which
+        costs that changes, :func:`consists_of` by default."""
+        for entry in self.scenario.published:
+            if entry.calibrates:
+                profile = self._calibrated(profile, entry, scales or consists_of)
+        return [
+            Verdict(self.scenario.name, profile.label, entry, self.figure(entry, profile))
+            for entry in self.scenario.published
+        ]
+
+    def _calibrated(self, profile: Profile, entry: Published, scales: Scales) -> Profile:
+        names = scales(self, entry, profile)
+        ours, rest = (self.time(entry, p) for p in (profile, profile.scaled(0, names)))
+        wanted = _as_time(entry, entry.value)
+        if ours <= rest or wanted <= rest:
+            raise UsageProblem(
+                f"{self.scenario.name}: {entry.what}: {profile.name} cannot be scaled to "
+                f"{entry.value:g} {entry.unit}"
             )
-        return made[key]
+        return profile.scaled((wanted - rest) / (ours - rest), names)
 
-    profile = scenario.profile()
-    for entry in scenario.published:
-        if entry.calibrates:
-            profile = calibrated(profile, entry, results)
+
+def consists_of(counted: Counted, entry: Published, profile: Profile) -> list[str]:
+    """The costs that make up at least ``PART`` of a figure."""
+    whole = counted.time(entry, profile)
     return [
-        Verdict(scenario.name, profile.label, entry, _figure(entry, results, profile))
-        for entry in scenario.published
+        name for name in COSTS
+        if whole - counted.time(entry, profile.scaled(0, [name])) >= PART * whole > 0
+    ]  # fmt: skip
+
+
+def _key(entry: Published, term: int) -> tuple:
+    return tuple(sorted(entry.settings_of(term).items()))
+
+
+def _as_time(entry: Published, value: float) -> float:
+    rate = select_metrics([entry.terms[0][0].metric])[0].direction == "higher"
+    return 1 / value if rate else value
+
+
+def judge(
+    paths: Iterable[str | Path],
+    plugins: Plugins,
+    out: str | Path,
+    progress: Callable[[str, int, int | None], None] = lambda strategy, nr, total: None,
+) -> list[Verdict]:
+    """Count and compare every figure of the scenarios at `paths`; see :func:`count_all`."""
+    return [
+        verdict
+        for counted in count_all(paths, plugins, out, progress)
+        for verdict in counted.verdicts(counted.scenario.profile())
     ]
-
-
-def calibrated(
-    profile: Profile, entry: Published, results: Callable[[dict[str, str]], Results]
-) -> Profile:
-    """`profile` scaled such that `entry` is met, where no line between CPUs has a part in it."""
-    ours, fixed = (_figure(entry, results, p) for p in (profile, profile.scaled(0)))
-    value = entry.value
-    if ours is None or fixed is None or ours == fixed:
-        raise UsageProblem(f"{entry.figure}: no value to calibrate on")
-    (term,), _ = entry.terms
-    if select_metrics([term.metric])[0].direction == "higher":  # a rate: its inverse adds up
-        value, ours, fixed = 1 / value, 1 / ours, 1 / fixed if fixed else 0.0
-    return profile.scaled((value - fixed) / (ours - fixed))
-
-
-def _figure(
-    entry: Published, results: Callable[[dict[str, str]], Results], profile: Profile
-) -> float | None:
-    terms, sign = entry.terms
-    values = [_value(results(entry.settings_of(nr)), term, profile)
-              for nr, term in enumerate(terms)]  # fmt: skip
-    if any(value is None for value in values):
-        return None
-    if not sign:
-        return values[0]
-    if sign == "-":
-        return values[0] - values[1]
-    return values[0] / values[1] if values[1] else None
-
-
-def _value(results: Results, term: Term, profile: Profile) -> float | None:
-    runs = load_runs(results, results.run_ids(), hardware=profile)
-    name = select_metrics([term.metric])[0].name
-    return runs.filter(pl.col("strategy") == term.strategy)[name].mean()
 
 
 def published_grid(verdicts: list[Verdict]) -> Grid:

@@ -14,14 +14,18 @@ from kmbench.cli.run import find_scenarios, progress_bar, warn_failed
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
+@click.option("--sensitivity", "lean", is_flag=True,
+              help="Instead count what is met when each cost is halved and doubled, and when a "
+                   "calibration scales other costs.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
-def command(scenarios, out, files, as_json) -> None:
+def command(scenarios, out, lean, files, as_json) -> None:
     """Run SCENARIOS (TOML files or folders) that carry published figures, as workloads/published.
 
     Prints each figure beside ours, how far ours is off, and whether that is within its tolerance.
     """
-    from kmbench.analysis.published import judge, published_grid
+    from kmbench.analysis.published import count_all, published_grid
+    from kmbench.analysis.sensitivity import sensitivity, sensitivity_grid
     from kmbench.analysis.tables import as_json as json_text
     from kmbench.analysis.tables import as_text
     from kmbench.plugins import load_plugins
@@ -29,9 +33,12 @@ def command(scenarios, out, files, as_json) -> None:
     plugins = load_plugins(files)
     warn_failed(plugins)
     with progress_bar("published", 1) as show:
-        verdicts = judge(find_scenarios(scenarios), plugins, out, show)
-    if as_json:
-        text = json_text([verdict.as_dict() for verdict in verdicts])
+        counted = count_all(find_scenarios(scenarios), plugins, out, show)
+    if lean:
+        outcomes = sensitivity(counted)
+        values, grid = [outcome._asdict() for outcome in outcomes], sensitivity_grid(outcomes)
     else:
-        text = as_text(published_grid(verdicts))
+        verdicts = [v for one in counted for v in one.verdicts(one.scenario.profile())]
+        values, grid = [verdict.as_dict() for verdict in verdicts], published_grid(verdicts)
+    text = json_text(values) if as_json else as_text(grid)
     emit(f"{text}\n".encode(), None)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -44,8 +44,6 @@ COSTS = {
 }
 """Every cost of a profile, in ns, and what it is."""
 
-FIXED = ("rcu", "irq", "atom", "call", "spin", "line_core", "line_socket", "line_remote", "wait")
-"""Costs that one instruction or another CPU decides, not the code around operations."""
 DEFAULT = "server"  # prices runs whose scenario names no hardware
 _FOLDER = Path(__file__).parent / "profiles"
 _LIMITS = {
@@ -91,15 +89,12 @@ class Profile:
         text = json.dumps(content, sort_keys=True)
         return f"{self.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
-    def scaled(self, factor: float) -> Profile:
-        """The same machine with its costs times `factor`, but for those that are ``FIXED``.
-
-        An operation stands for the code around it: how much that is a calibration can tell.
-        """
+    def scaled(self, factor: float, names: Collection[str] = tuple(COSTS)) -> Profile:
+        """The same machine with the costs `names` times `factor`."""
         costs = {
-            name: cost
-            if name in FIXED
-            else Cost(cost.ns * factor, f"{cost.source}; times {factor:.4g}")
+            name: Cost(cost.ns * factor, f"{cost.source}; times {factor:.4g}")
+            if name in names
+            else cost
             for name, cost in self.costs.items()
         }
         return replace(self, costs=costs)
