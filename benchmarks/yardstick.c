@@ -565,6 +565,8 @@ static void drain(struct sim *S, int cpu)
 		count(S, BYTE_STOCK_PAGES_BACK);
 		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
 	}
+	if (stock->bytes)
+		write_line(S, &S->left[objcg], 0);
 	S->left[objcg].bytes += rest;
 	S->memcg[objcg].nr_charged_bytes += rest;
 	flush_vmstat(S, stock);
@@ -582,6 +584,8 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 
 	if (stock->objcg != objcg) {
 		drain(S, cpu);
+		if (S->left[objcg].bytes)
+			write_line(S, &S->left[objcg], 0);
 		stock->objcg = objcg;
 		stock->bytes = S->left[objcg].bytes;
 		S->memcg[objcg].nr_charged_bytes -= stock->bytes;

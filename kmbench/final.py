@@ -9,8 +9,11 @@ from kmbench.removed import dead_caches, left_behind
 __all__ = ["final_figures", "percentile"]
 
 
-def final_figures(S: State) -> dict[str, float | None]:
-    """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4, Z5 and, with reclaim, more; before teardown."""
+def final_figures(S: State, P: tuple) -> dict[str, float | None]:
+    """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4, Z5 and, with reclaim, more; before teardown.
+
+    `P`: the strategy's own tables, of which those with the fields of ``state.LINE`` are lines.
+    """
     k = S.k[0]
     page = int(k["page_size"])
     return {
@@ -26,17 +29,18 @@ def final_figures(S: State) -> dict[str, float | None]:
         "zombie_lifetime": zombie_lifetime(S),
         "dead_caches": dead_caches(S),
         **left_behind(S),
-        "hot_line_writes": hottest_line(S),
+        "hot_line_writes": hottest_line(S, P),
         **(reclaim_figures(S) if "vm" in S._fields else {}),
     }
 
 
-def hottest_line(S: State) -> float | None:
+def hottest_line(S: State, P: tuple) -> float | None:
     """Writes of the line that moved most, per allocation of the stream; of several, the first."""
     allocs = int(S.k["nr_allocs"][0])
     if not allocs:
         return None
-    lines = [table[["near", "far", "writes"]] for table in (S.counter, S.node)]
+    own = [table for table in P if "writer" in table.dtype.names]
+    lines = [table[["near", "far", "writes"]] for table in (S.counter, S.node, *own)]
     moves = np.concatenate([part["near"].astype(np.int64) + part["far"] for part in lines])
     writes = np.concatenate([part["writes"] for part in lines])
     hot = int(np.argmax(moves))

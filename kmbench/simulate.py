@@ -305,7 +305,8 @@ def simulate(
     timeline, caches, totals = simulation.pieces()
     outcome = Outcome(
         timeline, caches, np.concatenate(totals, axis=1), S, (last or 0) - (first or 0), None,
-        final_figures(S), Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
+        final_figures(S, simulation.P),
+        Timing(engine_s, reader_s, simulation.compile_s, simulation.cache_hit),
     )  # fmt: skip
     if teardown:
         counted = ("k", "path", *(["spent"] if PRICE_TABLE in S._fields else []))

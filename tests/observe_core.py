@@ -20,7 +20,7 @@ def observe(simulation) -> dict:
     has_bytes = "stock" in P._fields
     return {
         "caches": caches,
-        "memcgs": {row: _memcg(S, row) for row in range(1, len(S.memcg))},
+        "memcgs": {row: _memcg(S, P, row) for row in range(1, len(S.memcg))},
         "page_stock": [
             [
                 (int(s["memcg"]), int(s["nr"]))
@@ -150,7 +150,7 @@ def _slub_cache(S, k, row) -> dict:
     }
 
 
-def _memcg(S, row) -> dict:
+def _memcg(S, P, row) -> dict:
     g = S.memcg[row]
     memory, kmem = (
         (
@@ -159,7 +159,9 @@ def _memcg(S, row) -> dict:
         )
         for which in (ev.COUNTER_MEMORY, ev.COUNTER_KMEM)
     )
+    left = P.left[row :: len(S.memcg)] if "left" in P._fields else []
     return {
+        "left_lines": [_line(line) for line in left if "writer" in line.dtype.names],
         "state": STATES[g["state"]],
         "memory": memory,
         "kmem": kmem,

@@ -41,6 +41,7 @@ STRATEGIES = (
     ("linux-5.9", {"as_posted": True}),
     ("linux-6.18", {}),
     ("linux-6.18", {"obj_slots": 2, "per_node": True}),
+    ("linux-5.9", {"uncharge_to_stock": True}),
 )
 CPU, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4  # field `where` of the initial slabs
 

@@ -227,7 +227,7 @@ def test_figures_of_lingering_groups():
     run.event(ev.CG_OFFLINE, memcg=4)
     run.wait(2_000 * MS)
     run.event(ev.SAMPLE)
-    figures = final_figures(run.S)
+    figures = final_figures(run.S, run.P)
     assert figures["zombie_lifetime"] == pytest.approx(1.0)  # of one group 2 s, of the other 0
     assert figures["work_items_duplicate"] == 2 and figures["work_items_lost"] == 0
     totals = dict(zip(TOTAL_COLUMNS, run.sim.tables()[2][:, -1].tolist(), strict=True))
@@ -237,12 +237,12 @@ def test_figures_of_lingering_groups():
 def test_figures_of_forced_charges():
     run = Run("ubc-2006", [slabs_of(1)], c=(-1, 1))
     run.alloc(4, gfp=ACCOUNT | ev.GFP_NOFAIL)
-    figures = final_figures(run.S)
+    figures = final_figures(run.S, run.P)
     assert figures["limit_overshoot_bytes"] == figures["forced_charge_bytes"] == 3 * 4096
     assert (figures["absorbed_failures"], figures["enomem_failures"]) == (3, 0)
     run = Run("ubc-2006", [slabs_of(1)], c=(-1, 1))
     run.alloc(4, gfp=ACCOUNT)
-    figures = final_figures(run.S)
+    figures = final_figures(run.S, run.P)
     assert (figures["absorbed_failures"], figures["enomem_failures"]) == (0, 3)
 
 
@@ -261,18 +261,18 @@ def test_duplicate_partials_are_pairs_of_cache_and_node(cpu, pairs):
 
 def test_overshoot_as_a_share_of_the_limit():
     run = Run("ubc-2006", [slabs_of(1)], c=(-1, 2), d=(-1, 8))
-    assert final_figures(run.S)["limit_overshoot_share"] == 0
+    assert final_figures(run.S, run.P)["limit_overshoot_share"] == 0
     run.alloc(5, gfp=ACCOUNT | ev.GFP_NOFAIL)
-    assert final_figures(run.S)["limit_overshoot_share"] == 1.5
+    assert final_figures(run.S, run.P)["limit_overshoot_share"] == 1.5
     assert final_figures(Run("ubc-2006").S)["limit_overshoot_share"] is None
 
 
 def test_misattributed_is_billed_to_a_stranger():
     run = Run("ubc-2006")
     run.alloc(4)
-    assert final_figures(run.S)["misattributed_bytes"] == 0
+    assert final_figures(run.S, run.P)["misattributed_bytes"] == 0
     run.S.obj["billed"][1:4] = 2, 4, 1  # parent, sibling, root
-    assert final_figures(run.S)["misattributed_bytes"] == 1024
+    assert final_figures(run.S, run.P)["misattributed_bytes"] == 1024
 
 
 # -- teardown ------------------------------------------------------------------------------

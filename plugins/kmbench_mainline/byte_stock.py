@@ -8,8 +8,12 @@ ancestor (:func:`kmbench.core.ops.holder`).
 ``P.par[0]`` has the eras and proposals: ``trim`` (5.14+) gives back whole pages above one and keeps
 the rest, else a stock that exceeds a page is emptied.  ``vmstat_batch`` (5.14+, Waiman Long, "mm/
 memcg: Cache vmstat data in percpu memcg_stock_pcp", April 2021) collects the bytes of slab per node
-in the stock, else every object updates the statistics.  ``obj_slots``: obj_cgroups that a CPU's
-stock holds bytes for, one up to 6.18.  ``per_node``: a group has an obj_cgroup for every node.
+in the stock, else every object updates the statistics; with it came that nr_charged_bytes is only
+exchanged where it is not 0.  ``uncharge_to_stock`` (5.11 to 6.15): pages given back go to the page
+stock, also from a stock that is emptied (__memcg_kmem_uncharge calls refill_stock: Roman Gushchin,
+5 Jan 2021; no longer: Shakeel Butt, "memcg: decouple drain_obj_stock from local stock", March
+2025).  ``obj_slots``: obj_cgroups that a CPU's stock holds bytes for, one up to 6.18.
+``per_node``: a group has an obj_cgroup for every node.
 
 A *key* stands for an obj_cgroup: the group's row, plus ``nr_groups`` for every node above 0.
 """
@@ -18,6 +22,7 @@ from kmbench.core.ops import (
     COUNTER_KMEM,
     COUNTER_MEMORY,
     GFP_NOFAIL,
+    LINE,
     ONLINE,
     PLUGIN_PATH,
     SLAB_RECLAIM_ACCOUNT,
@@ -37,6 +42,7 @@ from kmbench.core.ops import (
     refill_stock,
     table,
     try_charge,
+    write_line,
 )
 
 MAX_SLOTS = 8
@@ -45,7 +51,8 @@ TABLES = {
     "stock": table(
         "cpu", MAX_SLOTS, objcg="i4", bytes="i4", node="i4", reclaimable="i4", unreclaimable="i4"
     ),
-    "left": table("memcg", "node", bytes="i4"),  # row key: left over, on no CPU's stock
+    # row key: left over, on no CPU's stock (nr_charged_bytes), in a line that all CPUs write
+    "left": table("memcg", "node", bytes="i4", **dict(LINE)),
     # on: the static key, a group other than the root was made; batch: slab bytes that the
     # statistics may lag by
     "mode": table(1, on="i4", batch="i4"),
@@ -235,8 +242,10 @@ def drain(S, P, cpu, row):
     nr = stock.bytes >> k.page_shift
     if nr > 0:
         count(S, PAGES_BACK)
-        uncharge_objcg(S, P, cpu, objcg, nr, False)
+        uncharge_objcg(S, P, cpu, objcg, nr, P.par[0].uncharge_to_stock)
     rest = stock.bytes & (k.page_size - 1)
+    if stock.bytes > 0:
+        write_line(S, P.left[key], False)
     P.left[key].bytes += rest
     S.memcg[objcg].nr_charged_bytes += rest
     flush_vmstat(S, P, row)
@@ -289,10 +298,13 @@ def switch_stock(S, P, cpu, key):
     """Give an obj_cgroup a slot of this CPU's stock; its row.  Its left-over bytes come along."""
     row = free_slot(S, P, cpu)
     stock = P.stock[row]
+    left = P.left[key]
+    if left.bytes > 0 or P.mode[0].batch == 0:
+        write_line(S, left, False)
     stock.objcg = key
-    stock.bytes = P.left[key].bytes
+    stock.bytes = left.bytes
     S.memcg[group_of(S, P, key)].nr_charged_bytes -= stock.bytes
-    P.left[key].bytes = 0
+    left.bytes = 0
     return row
 
 

@@ -188,9 +188,9 @@ def page_alloc_direct(S, P, cpu, memcg, kind, order, gfp, billed):
 
 
 def page_free_direct(S, P, cpu, billed, kind, order):
-    """5.9: pages hold the group itself and go straight back to its counters."""
+    """5.9: pages hold the group itself and go straight back to its counters, or to the stock."""
     if billed > 0:
-        uncharge_pages(S, P, cpu, billed, 1 << order, False)
+        uncharge_pages(S, P, cpu, billed, 1 << order, P.par[0].uncharge_to_stock)
         css_put(S, billed, 1 << order)
 
 
@@ -239,6 +239,10 @@ _OBJ_STOCK = (
     Parameter("per_node", False, "an obj_cgroup for every node, proposed in 2026"),
 )  # fmt: skip
 
+_TO_STOCK = Parameter(
+    "uncharge_to_stock", False, "pages given back go to the page stock (5.11 to 6.15)"
+)
+
 _DESIGN = {
     "selection": Fact("opt-in: SLAB_ACCOUNT caches, __GFP_ACCOUNT", accounted),
     "contexts": Fact(words(CTX_INTERRUPT | CTX_KTHREAD), payer),
@@ -283,6 +287,7 @@ linux_5_9 = Strategy(
         Parameter("cgroup_v2", False, "there is no kmem counter of its own"),
         Parameter("kmem_limit", True, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
         Parameter("as_posted", False, "a failed charge hands the object out unbilled (5.9.x bug)"),
+        _TO_STOCK,
         Parameter("stock_batch", 32, "pages a page stock slot is charged by", "pages", 1),
     ),
     accounting=lambda p: Accounting(
@@ -319,6 +324,7 @@ linux_6_18 = Strategy(
         *_OBJ_STOCK,
         Parameter("cgroup_v2", False, "there is no kmem counter of its own"),
         Parameter("kmem_limit", False, "memory.kmem.limit_in_bytes is enforced (up to 5.15)"),
+        _TO_STOCK,
         Parameter("stock_slots", 7, "groups a CPU's page stock holds", "slots", 1),
         Parameter("stock_batch", 64, "pages a page stock slot is charged by", "pages", 1),
     ),

@@ -3,7 +3,8 @@
 Christoph Lameter's slab_test (pairs), Waiman Long's and Roman Gushchin's kmalloc(64)/kfree loops
 (2021, 2023).  With runs of one, every task holds at most one object, so each CPU that runs needs
 exactly one slab of the cache (and one a copy, for designs that copy caches), whatever the number of
-pairs.  Longer runs allocate so many objects before they free them, the last one first.
+pairs.  Longer runs allocate so many objects before they free them, the last one first.  Or nothing
+is freed: Roman Gushchin's loop (2023) times a million allocations alone.
 """
 
 from kmbench.core.events import ALLOC, FREE, GFP_KERNEL_ACCOUNT, SLAB_ACCOUNT
@@ -45,19 +46,21 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
         page_size=host.page_size, flags=SLAB_ACCOUNT if parameters["account"] else 0,
     )  # fmt: skip
     groups = parameters["groups"]
+    each = -(-parameters["pairs"] // parameters["tasks"])
+    run = parameters["run"] if parameters["free"] else each
     setup = Setup(
         Machine(host.cpus, host.nodes, host.memory_pages, host.page_size),
         host.era,
         (cache, *kmalloc_caches(host.era, host.cpus, host.page_size)),
         (GroupSpec("/", 0), *(GroupSpec(f"/g{i}") for i in range(groups))),
-        parameters["tasks"] * parameters["run"] + 1,
+        parameters["tasks"] * run + 1,
     )
-    run = parameters["run"]
     whole = run * parameters["tasks"]  # every task ends its last run
     pairs = -(-parameters["pairs"] // whole) * whole
+    total = 2 * pairs if parameters["free"] else pairs
 
     def prepare(S, W):
-        W.at["total"], W.at["run"] = 2 * pairs, run
+        W.at["total"], W.at["run"] = total, run
         W.at["in_root"] = parameters["in_root"]
         W.at["tasks"], W.at["groups"] = parameters["tasks"], groups
         W.at["cpus"], W.at["interval"] = host.cpus, parameters["interval"]
@@ -69,7 +72,7 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
             interval="i8", gfp="i8",
         )
     }
-    opened = generated(setup, fill, tables, prepare, 2 * pairs)
+    opened = generated(setup, fill, tables, prepare, total)
     return opened._replace(
         running=min(parameters["tasks"], host.cpus), think_ns=parameters["think_ns"]
     )
@@ -84,6 +87,7 @@ slab_pairs = Workload(
         Parameter("pairs", 100_000, "alloc and free pairs in all", "pairs", 1),
         Parameter("tasks", 1, "tasks, which take turns", "tasks", 1),
         Parameter("run", 1, "objects a task allocates before it frees them", "objects", 1),
+        Parameter("free", True, "runs are freed again; else all objects stay, in one run"),
         Parameter("groups", 1, "groups that the tasks belong to in turn", "groups", 1),
         Parameter("in_root", False, "the tasks belong to the root instead"),
         Parameter("size", 64, "object size", "bytes", 8),

@@ -271,14 +271,19 @@ class ByteStock:
     stock above one page goes back entirely, even right after a charge.
     """
 
-    def __init__(self, groups, cpus, page_size, pages, drop_above_page, slots=1, rng=None):
+    def __init__(
+        self, groups, cpus, page_size, pages, drop_above_page, slots=1, rng=None,
+        to_page_stock=False,
+    ):  # fmt: skip
         self.groups = groups
         self.page_size = page_size
         self.pages = pages
         self.drop_above_page = drop_above_page
+        self.to_page_stock = to_page_stock  # where pages of an emptied stock go
         self.rng = rng
         self.cpus = [[None] * slots for _ in range(cpus)]
-        self.left = Counter()  # bytes of obj_cgroups that are on no CPU
+        self.left = Counter()  # nr_charged_bytes: bytes of obj_cgroups that are on no CPU
+        self.lines = {}  # obj_cgroup -> the line that these are in
         self.vmstat = 0  # updates of the statistics of slab bytes
         self.batched = {}  # (cpu, slot) -> [node, {reclaimable: bytes}]; None: not batched
 
@@ -303,7 +308,10 @@ class ByteStock:
         i = self._find(cpu, objcg)
         if i is None:
             i = self._room(cpu)
-            self.cpus[cpu][i] = [objcg, self.left.pop(objcg, 0)]
+            brought = self.left.pop(objcg, 0)
+            if brought or self.batched is None:  # since 5.14 nobody exchanges what is 0
+                self.line_of(objcg).write()
+            self.cpus[cpu][i] = [objcg, brought]
             keep = False
         slot = self.cpus[cpu][i]
         slot[1] += nbytes
@@ -353,10 +361,18 @@ class ByteStock:
         objcg, held = self.cpus[cpu][i]
         self.cpus[cpu][i] = None
         pages, rest = divmod(held, self.page_size)
-        self.pages.return_pages_direct(objcg[0], pages)
+        if self.to_page_stock:
+            self.pages.return_pages(cpu, objcg[0], pages)
+        else:
+            self.pages.return_pages_direct(objcg[0], pages)
+        if held:
+            self.line_of(objcg).write()
         self.left[objcg] += rest
         self._flush_vmstat(cpu, i)
         self.pages.objcg_put(cpu, objcg[0])
+
+    def line_of(self, objcg) -> Line:
+        return self.lines.setdefault(objcg, Line(self.pages.host))
 
     def held(self, row: int) -> int:
         """Bytes that all CPUs hold for the obj_cgroups of ``row``."""

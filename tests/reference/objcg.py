@@ -52,7 +52,7 @@ class ObjCgroup(NoAccounting):
         )
         self.byte_stock = ByteStock(
             self.groups, machine.cpus, self.page_size, self, rules.drop_above_page,
-            params.get("obj_slots", 1), self.page_stock.rng,
+            params.get("obj_slots", 1), self.page_stock.rng, params.get("uncharge_to_stock", False),
         )  # fmt: skip
         self.per_node = params.get("per_node", False)
         if not params.get("vmstat_batch", rules.vmstat_batch):
@@ -117,7 +117,7 @@ class ObjCgroup(NoAccounting):
         if row <= ROOT or pages == 0:
             return
         self.groups[row].kmem.uncharge(pages)
-        if self.rules.direct_uncharge:
+        if self.rules.direct_uncharge and not self.byte_stock.to_page_stock:
             self.groups[row].memory.uncharge(pages)
         else:
             self.page_stock.refill(cpu, row, pages)
@@ -300,6 +300,10 @@ class ObjCgroup(NoAccounting):
 
     def left_over(self, row):
         return self.byte_stock.left_of(row)
+
+    def left_lines(self, row):
+        nodes = range(self.host.machine.nodes)
+        return [self.byte_stock.line_of((row, node)).observe() for node in nodes]
 
     def vmstat(self):
         return self.byte_stock.vmstat

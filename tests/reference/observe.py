@@ -54,6 +54,7 @@ def _memcgs(model) -> dict:
             "true_pages": true_pages[group.row],
             "billed_slab": billed_slab[group.row],
             "nr_charged_bytes": model.strategy.left_over(group.row),
+            "left_lines": model.strategy.left_lines(group.row),
             "objects": objects[group.row],
             "pinned": model.strategy.pinned(group.row),
         }

@@ -116,6 +116,10 @@ class NoAccounting:
         cpus = self.host.machine.cpus
         return [[] for _ in range(cpus)], []
 
+    def left_lines(self, row) -> list:
+        """What the lines of a group's obj_cgroups show, by node."""
+        return []
+
     def left_over(self, row) -> int:
         """Bytes of the group's obj_cgroup that are on no CPU's stock."""
         return 0
