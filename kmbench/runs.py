@@ -306,6 +306,7 @@ def known_row(plan: Plan) -> dict[str, Any]:
         "nodes": setup.machine.nodes,
         "running": plan.workload.running or setup.machine.cpus,
         "think_ns": plan.workload.think_ns,
+        "busy": plan.workload.busy or plan.workload.running or setup.machine.cpus,
         "groups": len(setup.groups),
         "hardware": scenario.profile().label,
     }

@@ -38,7 +38,8 @@ class OpenWorkload(NamedTuple):
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
     `reclaims`: it has events that only a run with reclaim processes.
     `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation
-    on other things: what the rate of all of them together is computed with (metric T7).
+    on other things: what the rate of all of them together is computed with (metric T7).  They keep
+    `busy` CPUs busy (0: as many), which share cores where these have several threads.
     """
 
     setup: Setup
@@ -48,6 +49,7 @@ class OpenWorkload(NamedTuple):
     reclaims: bool = False
     running: int = 0
     think_ns: int = 0
+    busy: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
 PRICED_FROM = (
-    "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "hot_line_writes"
+    "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "busy", "hot_line_writes"
 )  # fmt: skip
 """Columns of ``runs`` that these are worked out from, beside the table ``ops``."""
 LATENCIES = ("alloc_p50_ns", "alloc_p99_ns", "alloc_p999_ns", "free_p99_ns")
@@ -122,6 +122,7 @@ def _run_prices(
     values["pair_ns"] = sum(v for v in values.values() if v is not None)
     if run["hot_line_writes"] is not None and run["running"]:
         own = values["pair_ns"] - values["line_ns"] + run["think_ns"]
+        own *= sharing(profile, run["cpus"], run["busy"] or run["running"])
         hot = run["hot_line_writes"] * fetch_ns(profile, run["cpus"], run["nodes"])
         values["pairs_per_s"] = closed_loop(own, hot, run["running"])
     return values
@@ -134,6 +135,19 @@ def fetch_ns(profile: Profile, cpus: int, nodes: int) -> float:
     near = cpus // nodes - 1
     far = cpus - 1 - near
     return (near * near_ns(profile) + far * profile.ns("line_remote")) / (near + far)
+
+
+def sharing(profile: Profile, cpus: int, busy: int) -> float:
+    """How much longer everything takes for `busy` of a machine's `cpus`, which share its cores.
+
+    They take cores of their own as long as there are any; a core whose threads are all busy gets
+    ``smt`` as much done as with one of them.
+    """
+    cores = -(-cpus // profile.threads_per_core)
+    more = min(busy, cpus) - cores
+    if more <= 0 or profile.threads_per_core == 1:
+        return 1.0
+    return (cores + more) / (cores + more * (profile.smt - 1) / (profile.threads_per_core - 1))
 
 
 def closed_loop(own_ns: float, hot_ns: float, cpus: int) -> float:

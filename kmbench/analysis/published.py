@@ -8,9 +8,10 @@ priced.  So a calibration on what was measured without accounting predicts what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -71,20 +72,26 @@ def count_all(
     plugins: Plugins,
     out: str | Path,
     progress: Callable[[str, int, int | None], None] = lambda strategy, nr, total: None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    costs: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Counted]:
     """Run the scenarios at `paths` that carry published figures, under all settings wanted.
 
-    Runs are stored in the dataset folder `out`.  Raises UsageProblem for bad input, and when no
-    scenario has a figure.
+    `settings` (dotted key -> text) change all of them, `costs` (ns) the profile that each names;
+    what a figure sets itself stays.  Runs are stored in the dataset folder `out`.  Raises
+    UsageProblem for bad input, and when no scenario has a figure.
     """
-    loaded = [(path, load_scenario(path)) for path in paths]
+    loaded = [(path, load_scenario(path, settings)) for path in paths]
     loaded = [(path, scenario) for path, scenario in loaded if scenario.published]
     if not loaded:
         raise UsageProblem("none of the scenarios has [[published]] figures")
     for path, scenario in loaded:
         for entry in scenario.published:
             _check(entry, plugins, f"{path}: {entry.figure}")
-    return [Counted(path, scenario, plugins, out, progress) for path, scenario in loaded]
+    return [
+        Counted(path, scenario, plugins, out, progress, settings, costs)
+        for path, scenario in loaded
+    ]
 
 
 def _check(entry: Published, plugins: Plugins, where: str) -> None:
@@ -109,15 +116,20 @@ class Counted:
         plugins: Plugins,
         out: str | Path,
         progress: Callable,
+        settings: Mapping[str, str],
+        costs: Mapping[str, float],
     ):
         self.scenario = scenario
+        self.profile = scenario.profile()
+        if costs:
+            self.profile = self.profile.with_costs(costs, "given")
         wanted: dict[tuple, set[str]] = {}  # settings -> strategies
         for entry in scenario.published:
             for nr, term in enumerate(entry.terms[0]):
                 wanted.setdefault(_key(entry, nr), set()).add(term.strategy)
         self._frames = {}
         for key, strategies in wanted.items():
-            changed = replace(load_scenario(path, dict(key)), name=scenario.name)
+            changed = replace(load_scenario(path, {**settings, **dict(key)}), name=scenario.name)
             made = run(changed, sorted(strategies), out=out, plugins=plugins, progress=progress)
             with made.reading():
                 of_these = pl.col("run_id").cast(pl.String).is_in(made.run_ids())
@@ -151,9 +163,12 @@ class Counted:
         value = self.figure(entry, profile)
         return _as_time(entry, value) if value else 0.0
 
-    def verdicts(self, profile: Profile, scales: Scales | None = None) -> list[Verdict]:
-        """Every figure beside ours, `profile` calibrated where an entry does; `scales` says which
-        costs that changes, :func:`consists_of` by default."""
+    def verdicts(
+        self, profile: Profile | None = None, scales: Scales | None = None
+    ) -> list[Verdict]:
+        """Every figure beside ours, on a machine (default: the scenario's) that is calibrated where
+        an entry does; `scales` says which costs that changes, :func:`consists_of` by default."""
+        profile = profile or self.profile
         for entry in self.scenario.published:
             if entry.calibrates:
                 profile = self._calibrated(profile, entry, scales or consists_of)
@@ -202,7 +217,7 @@ def judge(
     return [
         verdict
         for counted in count_all(paths, plugins, out, progress)
-        for verdict in counted.verdicts(counted.scenario.profile())
+        for verdict in counted.verdicts()
     ]
 
 

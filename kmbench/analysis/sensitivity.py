@@ -50,7 +50,7 @@ def sensitivity(counted: Iterable[Counted]) -> list[Outcome]:
         return [
             verdict
             for one in counted
-            for verdict in one.verdicts(one.scenario.profile().scaled(factor, [cost]), scales)
+            for verdict in one.verdicts(one.profile.scaled(factor, [cost]), scales)
         ]
 
     plain = verdicts()

@@ -6,23 +6,29 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, emit, json_option, parse_settings
 from kmbench.cli.run import find_scenarios, progress_bar, warn_failed
+from kmbench.errors import UsageProblem
 
 
 @click.command("published")
 @click.argument("scenarios", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Change a key of every scenario.")  # fmt: skip
+@click.option("--cost", "costs", multiple=True, metavar="NAME=NS",
+              help="Change a cost of the profiles, before they are calibrated.")  # fmt: skip
 @click.option("--sensitivity", "lean", is_flag=True,
               help="Instead count what is met when each cost is halved and doubled, and when a "
                    "calibration scales other costs.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
-def command(scenarios, out, lean, files, as_json) -> None:
+def command(scenarios, out, settings, costs, lean, files, as_json) -> None:
     """Run SCENARIOS (TOML files or folders) that carry published figures, as workloads/published.
 
     Prints each figure beside ours, how far ours is off, and whether that is within its tolerance.
+    --set and --cost try what a miss comes from.
     """
     from kmbench.analysis.published import count_all, published_grid
     from kmbench.analysis.sensitivity import sensitivity, sensitivity_grid
@@ -33,12 +39,24 @@ def command(scenarios, out, lean, files, as_json) -> None:
     plugins = load_plugins(files)
     warn_failed(plugins)
     with progress_bar("published", 1) as show:
-        counted = count_all(find_scenarios(scenarios), plugins, out, show)
+        counted = count_all(
+            find_scenarios(scenarios), plugins, out, show, parse_settings(settings), _costs(costs)
+        )
     if lean:
         outcomes = sensitivity(counted)
         values, grid = [outcome._asdict() for outcome in outcomes], sensitivity_grid(outcomes)
     else:
-        verdicts = [v for one in counted for v in one.verdicts(one.scenario.profile())]
+        verdicts = [v for one in counted for v in one.verdicts()]
         values, grid = [verdict.as_dict() for verdict in verdicts], published_grid(verdicts)
     text = json_text(values) if as_json else as_text(grid)
     emit(f"{text}\n".encode(), None)
+
+
+def _costs(given) -> dict[str, float]:
+    costs = {}
+    for name, text in parse_settings(given, "--cost", "rcu=3.5").items():
+        try:
+            costs[name] = float(text)
+        except ValueError:
+            raise UsageProblem(f"--cost {name}={text}: expected nanoseconds") from None
+    return costs

@@ -72,6 +72,8 @@ class Profile:
     cpus: int = 2
     nodes: int = 1
     threads_per_core: int = 1
+    smt: float = 1.0
+    """What a core gets done with all its threads busy, beside what it does with one."""
     page_size: int = 4096
     memory: str = "6 GiB"
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Profile:
     def label(self) -> str:
         """Name and content hash: two machines never share one."""
         content = [self.cpus, self.nodes, self.threads_per_core, self.page_size, self.memory]
+        content.append(self.smt)
         content.append({name: cost.ns for name, cost in sorted(self.costs.items())})
         text = json.dumps(content, sort_keys=True)
         return f"{self.name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -98,6 +101,15 @@ class Profile:
             for name, cost in self.costs.items()
         }
         return replace(self, costs=costs)
+
+    def with_costs(self, ns: Mapping[str, float], source: str) -> Profile:
+        """The same machine with other costs; UsageProblem names one that is wrong."""
+        for name, value in ns.items():
+            if name not in COSTS:
+                raise unknown("cost", name, COSTS)
+            _check_ns(value, name)
+        changed = {name: Cost(float(value), source) for name, value in ns.items()}
+        return replace(self, costs={**self.costs, **changed})
 
     def to_toml(self) -> str:
         """The profile as TOML that :func:`profile_from` reads back."""
@@ -184,6 +196,10 @@ def profile_from(values: Mapping[str, Any], where: str) -> Profile:
             raise UsageProblem(
                 f"{where}: {name} = {value!r}: expected a whole number, {low} to {high}"
             )
+    smt, threads = given.get("smt", 1.0), given.get("threads_per_core", 1)
+    number = isinstance(smt, (int, float)) and not isinstance(smt, bool)
+    if not number or not 1 <= smt <= threads:  # also of nan
+        raise UsageProblem(f"{where}: smt = {smt!r}: expected a number, 1 to threads_per_core")
     if given.get("page_size", 4096) & (given.get("page_size", 4096) - 1):
         raise UsageProblem(f"{where}: page_size = {given['page_size']}: expected a power of two")
     if given.get("nodes", 1) > given.get("cpus", 2):

@@ -85,6 +85,7 @@ _RUNS = (
     Field("nodes", INT, "count", "its nodes", optional=True),
     Field("running", INT, "count", "CPUs that run the workload at once", optional=True),
     Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
+    Field("busy", INT, "count", "CPUs that they keep busy in all", optional=True),
     Field("groups", INT, "count", "memory control groups, the root included"),
     Field("events", INT, "count", "events of the stream"),
     Field("allocs", INT, "count", "allocations that succeeded"),

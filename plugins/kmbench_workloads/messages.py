@@ -4,7 +4,7 @@ Shakeel Butt's netperf runs (TCP_SENDFILE over loopback, April 2025): every clie
 memory cgroup, its buffers are charged where it runs and where its packets are processed.  Here a
 client works on `spread` CPUs in turn, so that a CPU serves clients * spread / CPUs groups one after
 the other.  A message is an sk_buff, which is not accounted, and a block of pages, which is; both
-are given back on its CPU.
+are given back on its CPU.  Sender and receiver of a client keep a CPU busy each.
 """
 
 from kmbench.core.events import (
@@ -86,7 +86,7 @@ def open_messages(parameters: dict, host: Host) -> OpenWorkload:
         )
     }  # fmt: skip
     opened = generated(setup, fill, tables, prepare, total)
-    return opened._replace(running=clients, think_ns=parameters["think_ns"])
+    return opened._replace(running=clients, think_ns=parameters["think_ns"], busy=2 * clients)
 
 
 messages = Workload(
