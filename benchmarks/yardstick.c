@@ -642,6 +642,8 @@ static inline int strategy_post_alloc(struct sim *S, int cpu, int memcg, int cac
 	if (unlikely(S->memcg[memcg].state != ONLINE))
 		abort();
 	ask_vector(S, cpu, slab);
+	if (S->cache[cache].slab_flags & SLAB_RECLAIM_ACCOUNT)
+		count(S, LIST_LRU_FOUND);
 	if (!charge_bytes(S, cpu, memcg, S->cache[cache].slot + 8, gfp, S->slab[slab].node,
 			  S->cache[cache].slab_flags))
 		return NOMEM;

@@ -77,8 +77,8 @@ def count_all(
 ) -> list[Counted]:
     """Run the scenarios at `paths` that carry published figures, under all settings wanted.
 
-    `settings` (dotted key -> text) change all of them, `costs` (ns) the profile that each names;
-    what a figure sets itself stays.  Runs are stored in the dataset folder `out`.  Raises
+    `settings` (dotted key -> text) change all of them, also where a figure sets the same, `costs`
+    (ns) the profile that each names.  Runs are stored in the dataset folder `out`.  Raises
     UsageProblem for bad input, and when no scenario has a figure.
     """
     loaded = [(path, load_scenario(path, settings)) for path in paths]
@@ -129,7 +129,7 @@ class Counted:
                 wanted.setdefault(_key(entry, nr), set()).add(term.strategy)
         self._frames = {}
         for key, strategies in wanted.items():
-            changed = replace(load_scenario(path, {**settings, **dict(key)}), name=scenario.name)
+            changed = replace(load_scenario(path, {**dict(key), **settings}), name=scenario.name)
             made = run(changed, sorted(strategies), out=out, plugins=plugins, progress=progress)
             with made.reading():
                 of_these = pl.col("run_id").cast(pl.String).is_in(made.run_ids())

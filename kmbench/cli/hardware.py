@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from kmbench.cli.output import emit, json_option
+from kmbench.errors import UsageProblem
 
 
 @click.group("hardware")
@@ -37,6 +38,10 @@ def _values(profile) -> dict:
     return {"label": profile.label, **vars(profile), "costs": costs}
 
 
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
 def _all():
     from kmbench.analysis.tables import Column, Grid
     from kmbench.hardware.profile import DEFAULT, load_profile, profile_names
@@ -53,16 +58,18 @@ def _all():
 def _one(profile):
     from kmbench.analysis.tables import Column, Grid
 
-    columns = [Column("operation", left=True), Column("ns"), Column("quartiles"),
+    columns = [Column("operation", left=True), Column("ns"), Column("quartiles"), Column("spread"),
                Column("source", left=True)]  # fmt: skip
     rows = [
         [name, f"{cost.ns:.2f}",
-         f"{cost.quartiles[0]:.2f} {cost.quartiles[1]:.2f}" if cost.quartiles else "-", cost.source]
+         f"{cost.quartiles[0]:.2f} {cost.quartiles[1]:.2f}" if cost.quartiles else "-",
+         _share(cost.spread), cost.source]
         for name, cost in profile.costs.items()
     ]  # fmt: skip
+    together = f", together {profile.smt:g} times one" if profile.threads_per_core > 1 else ""
     machine = (
         f"{profile.label}: {profile.cpus} CPUs, {profile.nodes} nodes, "
-        f"{profile.threads_per_core} threads a core, pages of {profile.page_size} B, "
+        f"{profile.threads_per_core} threads a core{together}, pages of {profile.page_size} B, "
         f"{profile.memory}"
     )
     details = [f"{name}: {value}" for name, value in profile.details.items()]
@@ -77,11 +84,21 @@ def _one(profile):
 def calibrate_command(output, name, quick, as_json) -> None:
     """Measure what operations cost on this machine; prints a profile as TOML.
 
-    Other load makes the numbers worse: the quartiles tell.
+    Costs are told on stderr as they are found, with how far their quartiles are apart.  Other load
+    makes them worse: run it on an idle machine, twice, and compare.
     """
     from kmbench.analysis.tables import as_json as json_text
-    from kmbench.hardware.calibrate import calibrate
+    from kmbench.hardware.calibrate import calibrate, doubts
 
-    profile = calibrate(name, quick)
+    if output is not None and not output.resolve().parent.is_dir():  # minutes later is too late
+        raise UsageProblem(f"cannot write {output}: no such folder")
+
+    def tell(cost: str, found) -> None:
+        click.echo(f"{cost:>11} {found.ns:8.2f} ns  {_share(found.spread):>6}", err=True)
+
+    profile = calibrate(name, quick, tell)
+    click.echo(f"took {profile.details['took_s']:g} s", err=True)
+    for doubt in doubts(profile):
+        click.echo(f"warning: {doubt}", err=True)
     text = json_text(_values(profile)) + "\n" if as_json else profile.to_toml()
     emit(text.encode(), output)

@@ -3,9 +3,10 @@
     kmbench hardware calibrate -o this.toml
     python -m kmbench.hardware.calibrate > this.toml      # needs numpy, numba, pluggy
 
-Every cost is the median over repeats, with quartiles.  User space cannot turn interrupts off, enter
-the kernel's RCU or queue its work items: those costs are made of measured parts, or derived, and
-their source says so.  Loads from memory include misses of the TLB.
+Every cost is the median over repeats, with quartiles; :func:`doubts` says whether somebody else was
+at work.  User space cannot turn interrupts off, enter the kernel's RCU or queue its work items:
+those costs are made of measured parts, or derived, and their source says so.  Loads from memory
+include misses of the TLB.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from kmbench.errors import UsageProblem
 from kmbench.hardware.profile import COSTS, Cost, Profile
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "doubts"]
 
 CPU = "/sys/devices/system/cpu/cpu{}/"
 SPECULATION = "/sys/devices/system/cpu/vulnerabilities/spec_rstack_overflow"
@@ -33,13 +34,19 @@ FEW_TURNS = 50
 TURNS_NS = 10_000_000  # what a repeat with several threads may take
 LEVELS = ("ptr_l1", "ptr_l2", "ptr_l3")
 ASSUMED_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}
+IDLE = 0.05  # CPUs that others keep busy where nobody else is at work
+STEADY = 0.1  # of a median: quartiles nearer than that
 Sample = tuple[float, float, float]  # median, first and third quartile, ns
+Tell = Callable[[str, Cost], None]
 
 
-def calibrate(name: str = "", quick: bool = False) -> Profile:
+def calibrate(
+    name: str = "", quick: bool = False, tell: Tell = lambda name, cost: None
+) -> Profile:
     """The profile of this machine; `quick` measures less, for a profile of the right form.
 
-    Raises UsageProblem where compiled code cannot be measured or threads cannot be pinned.
+    `tell` is called with every cost as it is found.  Raises UsageProblem where compiled code cannot
+    be measured or threads cannot be pinned.
     """
     from numba.core import config
 
@@ -49,14 +56,24 @@ def calibrate(name: str = "", quick: bool = False) -> Profile:
         raise UsageProblem("calibration pins threads to CPUs: it needs Linux")
     bench = _Bench(*((5, 20_000) if quick else (21, 200_000)))
     allowed = sorted(os.sched_getaffinity(0))
+    threads = _threads_per_core(allowed)
+    details: dict[str, Any] = {"cpu": _cpu_model(), "repeats": bench.repeats}
+    costs: dict[str, Cost] = {}
+
+    def keep(found: Iterator[tuple[str, Cost]]) -> None:
+        for cost, value in found:
+            costs[cost] = value
+            tell(cost, value)
+
+    began, others = time.monotonic(), _others_s()
     try:
         os.sched_setaffinity(0, {allowed[0]})
-        costs = _own_costs(bench) | _loads(bench, quick)
+        keep(_own_costs(bench))
+        keep(_loads(bench, quick))
         os.sched_setaffinity(0, allowed)
-        shared, details = _shared_costs(bench, allowed)
+        keep(_shared_costs(bench, allowed, costs["ptr_memory"].ns, details))
     finally:
         os.sched_setaffinity(0, allowed)
-    costs |= shared
     both = sum(costs[kind].ns for kind in ("pcpu", "cas", "call"))
     pair = 4 * costs["br"].ns + 3 * costs["ptr_l1"].ns + 2 * both
     costs["alloc"] = Cost(
@@ -67,18 +84,38 @@ def calibrate(name: str = "", quick: bool = False) -> Profile:
         3 * costs["spin"].ns + 2 * costs["line_socket"].ns,
         "derived: three locked sections and two lines of another core",
     )
-    model = _cpu_model()
+    took = time.monotonic() - began
+    details["took_s"] = round(took, 1)
+    details["others_cpus"] = round(max(0.0, _others_s() - others) / took, 2)
+    if threads > 1:
+        details["smt"] = "assumed: 16 to 28 % more than one thread (Marr et al., 2002)"
     return Profile(
         name=name or platform.node() or "this-machine",
-        description=f"calibrated: {model}, Linux {platform.release()}",
+        description=f"calibrated: {details['cpu']}, Linux {platform.release()}",
         costs={cost: costs[cost] for cost in COSTS},
         cpus=len(allowed),
         nodes=max(1, len({_read(CPU.format(c) + "topology/physical_package_id") for c in allowed})),
-        threads_per_core=_threads_per_core(allowed),
+        threads_per_core=threads,
+        smt=1.22 if threads > 1 else 1.0,
         page_size=os.sysconf("SC_PAGE_SIZE"),
         memory=f"{max(1, os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30)} GiB",
-        details={"cpu": model, "repeats": bench.repeats, **details},
+        details=details,
     )
+
+
+def doubts(profile: Profile) -> list[str]:
+    """What to know before a calibrated profile is used, in a sentence each."""
+    found = []
+    others = profile.details.get("others_cpus", 0.0)
+    if others > IDLE:
+        found.append(f"others kept {others:g} CPUs busy meanwhile: repeat when they are done")
+    wide = [f"{name} ({cost.spread:.0%})" for name, cost in profile.costs.items()
+            if cost.spread is not None and cost.spread > STEADY]  # fmt: skip
+    if wide:
+        found.append(f"quartiles are more than {STEADY:.0%} of the median apart: {', '.join(wide)}")
+    if profile.cpus == 1:
+        found.append("one CPU only: lines and locks between CPUs are not measured but assumed")
+    return found
 
 
 class _Bench:
@@ -142,7 +179,7 @@ def _cost(sample: Sample, source: str, scale: float = 1.0) -> Cost:
     return Cost(median, source, (low, high))
 
 
-def _own_costs(bench: _Bench) -> dict[str, Cost]:
+def _own_costs(bench: _Bench) -> Iterator[tuple[str, Cost]]:
     """What a CPU does by itself."""
     from kmbench.hardware import probes
 
@@ -152,29 +189,30 @@ def _own_costs(bench: _Bench) -> dict[str, Cost]:
     mixed = bench(probes.branches, rng.integers(0, 2, 1 << 14))
     missed = max(0.0, 2 * (mixed[0] - steady[0]))  # every second one is mispredicted
     source = f"measured: a predicted branch, and 1 % of a misprediction ({missed:.2f} ns)"
-    costs = {"br": _cost(tuple(ns + 0.01 * missed for ns in steady), source)}
-    costs["pcpu"] = _cost(bench(probes.own, words), "measured: load, add, store of one word")
-    costs["cas"] = _cost(
+    yield "br", _cost(tuple(ns + 0.01 * missed for ns in steady), source)
+    yield "pcpu", _cost(bench(probes.own, words), "measured: load, add, store of one word")
+    yield "cas", _cost(
         bench(probes.own_exchanges, words),
         "measured: compare and exchange of 16 bytes without lock prefix" if probes.X86
         else "measured: atomic compare and exchange, relaxed",
     )  # fmt: skip
-    costs["call"] = _call_cost(bench, words)
-    costs["rcu"] = _rcu_cost(bench(probes.sections, words), costs["call"])
-    costs["atom"] = _cost(bench(probes.atomics, words), "measured: atomic add, uncontended")
-    costs["spin"] = _cost(
+    call = _call_cost(bench, words)
+    yield "call", call
+    yield "rcu", _rcu_cost(bench(probes.sections, words), call)
+    atom = _cost(bench(probes.atomics, words), "measured: atomic add, uncontended")
+    yield "atom", atom
+    yield "spin", _cost(
         bench(probes.locks, np.zeros(2 * LINE, np.int64)),
-        "measured: an atomic compare and exchange, a release, a count"
+        "measured: an atomic compare and exchange, a release, a count",
     )
     if probes.X86:
-        costs["irq"] = _cost(
+        yield "irq", _cost(
             bench(probes.flags, words),
             "measured: flags saved and restored; turning interrupts off takes the kernel and is "
             "not in it",
         )
     else:
-        costs["irq"] = Cost(costs["atom"].ns, "assumed: as an atomic operation; not measurable")
-    return costs
+        yield "irq", Cost(atom.ns, "assumed: as an atomic operation; not measurable")
 
 
 def _call_cost(bench: _Bench, words: np.ndarray) -> Cost:
@@ -203,13 +241,12 @@ def _rcu_cost(section: Sample, call: Cost) -> Cost:
     )  # fmt: skip
 
 
-def _loads(bench: _Bench, quick: bool) -> dict[str, Cost]:
+def _loads(bench: _Bench, quick: bool) -> Iterator[tuple[str, Cost]]:
     """Dependent loads by cache level."""
     from kmbench.hardware import probes
 
     caches = _caches()
     memory = 64 << 20 if quick else min(max(4 * caches[3], 256 << 20), 512 << 20)
-    costs = {}
     sizes = [caches[1] // 2, caches[2] // 2, min(caches[3] // 2, max(4 * caches[2], 8 << 20))]
     for level, size in zip((*LEVELS, "ptr_memory"), (*sizes, memory), strict=True):
         lines = max(size // 64, 16)
@@ -218,14 +255,15 @@ def _loads(bench: _Bench, quick: bool) -> dict[str, Cost]:
         following[order] = np.roll(order, -1)
         beyond = "" if level != "ptr_memory" or size > caches[3] else ", within the last level"
         sample = bench(probes.chase, following, nr=max(bench.nr, min(lines, 2_000_000)))
-        costs[level] = _cost(
+        yield level, _cost(
             sample, f"measured: pointer chase over {size >> 10} KiB in random order{beyond}"
         )
-    return costs
 
 
-def _shared_costs(bench: _Bench, cpus: list[int]) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """Lines and locks between CPUs, by distance."""
+def _shared_costs(
+    bench: _Bench, cpus: list[int], memory_ns: float, details: dict[str, Any]
+) -> Iterator[tuple[str, Cost]]:
+    """Lines and locks between CPUs, by distance; on one CPU there is nothing to measure."""
     from kmbench.hardware import probes
 
     probes.ping_pong(np.zeros(LINE, np.int64), 0, 0)
@@ -251,23 +289,21 @@ def _shared_costs(bench: _Bench, cpus: list[int]) -> tuple[dict[str, Cost], dict
         if name not in costs and like in costs:
             costs[name] = Cost(costs[like].ns, f"no such CPUs here: as {like}")
     if not costs:
-        none = "one CPU only: nothing moves, priced as a load from memory is not known; 0"
-        costs = {name: Cost(0.0, none) for name in ("line_core", "line_socket", "line_remote")}
-        costs["wait"] = Cost(0.0, "one CPU only: nobody to wait for")
-        return costs, {}
+        for name in ("line_core", "line_socket", "line_remote", "wait"):
+            yield name, Cost(memory_ns, "assumed: as a load from memory; there is one CPU only")
+        return
+    yield from costs.items()
     near = pairs["line_socket"] or pairs["line_core"] or pairs["line_remote"]
     lock = bench.together([*near[0]], probes.hand_over)
     waited = max(0.0, lock[0] - costs["line_socket"].ns)
-    costs["wait"] = Cost(
+    yield "wait", Cost(
         waited, f"measured: hand-over of a ticket lock between two cores ({lock[0]:.1f} ns) "
         "without the fetch of one line",
     )  # fmt: skip
-    details = {}
     for nr in sorted({2, len(cpus) // 2, len(cpus)}):
         if nr >= 2:
             sample = bench.together(cpus[:nr], probes.atomics)
             details[f"atomic_add_by_{nr}_cpus_ns"] = round(sample[0], 2)
-    return costs, details
 
 
 def _pairs(cpus: list[int]) -> dict[str, list[tuple[int, int]]]:
@@ -283,6 +319,16 @@ def _pairs(cpus: list[int]) -> dict[str, list[tuple[int, int]]]:
             kind = "line_socket" if core[first][0] == core[other][0] else "line_remote"
         found[kind].append((first, other))
     return {kind: of[:: max(1, len(of) // 5)][:5] for kind, of in found.items()}
+
+
+def _others_s() -> float:
+    """CPU seconds since boot that were not this process's; with what a host took away."""
+    fields = _read("/proc/stat").partition("\n")[0].split()[1:9]
+    if len(fields) < 8:
+        return 0.0
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields)
+    busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - time.process_time()
 
 
 def _read(path: str) -> str:
@@ -316,4 +362,7 @@ def _cpu_model() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(calibrate(quick="--quick" in sys.argv).to_toml())
+    made = calibrate(quick="--quick" in sys.argv)
+    sys.stdout.write(made.to_toml())
+    for doubt in doubts(made):
+        print(f"warning: {doubt}", file=sys.stderr)

@@ -61,6 +61,13 @@ class Cost(NamedTuple):
     quartiles: tuple[float, float] | None = None
     """First and third quartile of the repeats (ns), when it was measured."""
 
+    @property
+    def spread(self) -> float | None:
+        """How far the quartiles are apart, as a share of the median."""
+        if self.quartiles is None or not self.ns:
+            return None
+        return (self.quartiles[1] - self.quartiles[0]) / self.ns
+
 
 @dataclass(frozen=True)
 class Profile:

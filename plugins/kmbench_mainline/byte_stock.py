@@ -63,8 +63,8 @@ SEVERAL_TABLE = table(1, slots="i4", stride="i4")
 
 (
     STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
-    PAGE_CHARGED, PAGE_BACK,
-) = range(PLUGIN_PATH, PLUGIN_PATH + 10)  # fmt: skip
+    PAGE_CHARGED, PAGE_BACK, LIST_LRU,
+) = range(PLUGIN_PATH, PLUGIN_PATH + 11)  # fmt: skip
 PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
     Path("byte_stock_hit", "charge", Ops()),
     Path("byte_stock_miss", "charge", Ops()),
@@ -76,6 +76,7 @@ PATHS = (  # what they cost depends on the era: kmbench_mainline.objcg_ops
     Path("objcg_of_root", "charge", Ops()),
     Path("objcg_page_charged", "charge", Ops()),
     Path("objcg_page_back", "charge", Ops()),
+    Path("list_lru_found", "charge", Ops()),
 )
 
 

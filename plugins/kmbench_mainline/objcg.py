@@ -26,6 +26,7 @@ from kmbench.core.ops import (
     NOMEM,
     ONLINE,
     SLAB_ACCOUNT,
+    SLAB_RECLAIM_ACCOUNT,
     ask_vector,
     count,
     css_get,
@@ -39,6 +40,7 @@ from kmbench.design import Fact, limit_reclaim, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_mainline.byte_stock import (
+    LIST_LRU,
     MAX_SLOTS,
     OBJCG_ROOT,
     PAGE_BACK,
@@ -94,6 +96,14 @@ def accounted(S, cache, gfp):
     return (S.cache[cache].slab_flags & SLAB_ACCOUNT) != 0 or (gfp & GFP_ACCOUNT) != 0
 
 
+@inlined
+def find_list_lru(S, flags):
+    """Objects that an LRU will hold (kmem_cache_alloc_lru: dentries and inodes, whose caches are
+    reclaimable) have its list for the group looked up (memcg_list_lru_alloc)."""
+    if flags & SLAB_RECLAIM_ACCOUNT:
+        count(S, LIST_LRU)
+
+
 def pre_alloc(S, P, cpu, memcg, cache, gfp, billed):
     """5.9: charge before the object exists."""
     if not accounted(S, cache, gfp):
@@ -111,6 +121,7 @@ def post_alloc_vector(S, P, cpu, memcg, cache, gfp, slab, billed):
         ask_vector(S, cpu, slab)
         S.memcg[billed].objcg_refs += 1
         c = S.cache[cache]
+        find_list_lru(S, c.slab_flags)
         vmstat_later(S, P, cpu, billed, S.slab[slab].node, c.slab_flags, c.slot + VECTOR_BYTES)
     return billed
 
@@ -123,6 +134,7 @@ def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
     if pays > 0:
         ask_vector(S, cpu, slab)
         c = S.cache[cache]
+        find_list_lru(S, c.slab_flags)
         nr = c.slot + VECTOR_BYTES
         if not charge_bytes(S, P, cpu, pays, nr, gfp, S.slab[slab].node, c.slab_flags, nr):
             return NOMEM

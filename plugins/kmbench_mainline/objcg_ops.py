@@ -31,6 +31,8 @@ CHARGED_GROUP = Ops(br=3, ptr=2, pcpu=2, rcu=3)
 # mod_memcg_state (memcg_stats_index, the preempt count, this CPU's counter), memcg_rstat_updated up
 # to the first level that waits for a flush, css_rstat_updated
 KMEM_STAT = Ops(br=6, ptr=4, pcpu=3, call=2)
+# memcg_list_lru_alloc, xa_load, xas_load, xas_start: two levels of lru->xa
+LIST_LRU = Ops(br=6, ptr=3, rcu=1, call=4)
 
 
 def object_ops(
@@ -80,6 +82,8 @@ def object_ops(
         # mod_memcg_lruvec_state: this CPU's counters of the group and of its lruvec
         "vmstat_update": added(vmstat, Ops(br=2, ptr=1, pcpu=2) if kmem_stat else Ops()),
         "objcg_of_root": added(hook, root),
+        # Muchun Song, "mm: introduce kmem_cache_alloc_lru", 5.18
+        "list_lru_found": added(CHARGED_GROUP, LIST_LRU) if task_objcg else Ops(),
         # mm/memcontrol.c:try_charge with consume_stock, page_counter_try_charge; refill_stock
         "stock_hit": added(slots, Ops(call=1)),
         "stock_miss": added(slots, Ops(call=2)),

@@ -4,10 +4,17 @@ Christoph Lameter's slab_test (pairs), Waiman Long's and Roman Gushchin's kmallo
 (2021, 2023).  With runs of one, every task holds at most one object, so each CPU that runs needs
 exactly one slab of the cache (and one a copy, for designs that copy caches), whatever the number of
 pairs.  Longer runs allocate so many objects before they free them, the last one first.  Or nothing
-is freed: Roman Gushchin's loop (2023) times a million allocations alone.
+is freed: Roman Gushchin's loop (2023) times a million allocations alone.  What a system call
+allocates is a run of which some objects (`lru`) are of a reclaimable cache, as dentries and inodes.
 """
 
-from kmbench.core.events import ALLOC, FREE, GFP_KERNEL_ACCOUNT, SLAB_ACCOUNT
+from kmbench.core.events import (
+    ALLOC,
+    FREE,
+    GFP_KERNEL_ACCOUNT,
+    SLAB_ACCOUNT,
+    SLAB_RECLAIM_ACCOUNT,
+)
 from kmbench.core.geometry import kmalloc_caches, make_cache
 from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.core.tables import table
@@ -26,12 +33,13 @@ def fill(S, W, batch):
         frees = step >= w.run
         e = batch[n]
         e.t = w.done * w.interval
-        e.obj = task * w.run + (2 * w.run - 1 - step if frees else step) + 1
+        nr = 2 * w.run - 1 - step if frees else step
+        e.obj = task * w.run + nr + 1
         e.task = task + 1
         e.memcg = 1 if w.in_root else 2 + task % w.groups
         e.gfp = w.gfp
         e.arg = 0
-        e.cache = 1
+        e.cache = w.lru_cache if nr < w.lru else 1
         e.op = FREE if frees else ALLOC
         e.cpu = task % w.cpus
         w.done += 1
@@ -41,17 +49,27 @@ def fill(S, W, batch):
 
 def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
     """`pairs` allocs and frees of one cache by `tasks` tasks in `groups` groups."""
-    cache = make_cache(
-        parameters["cache"], parameters["size"], era=host.era, cpus=host.cpus,
-        page_size=host.page_size, flags=SLAB_ACCOUNT if parameters["account"] else 0,
+    account = SLAB_ACCOUNT if parameters["account"] else 0
+    plain, reclaimable = (
+        make_cache(
+            name, parameters["size"], era=host.era, cpus=host.cpus, page_size=host.page_size,
+            flags=flags,
+        )
+        for name, flags in (
+            (parameters["cache"], account),
+            (f"{parameters['cache']}_lru", account | SLAB_RECLAIM_ACCOUNT),
+        )
     )  # fmt: skip
+    caches = [plain, *kmalloc_caches(host.era, host.cpus, host.page_size)]
+    if parameters["lru"]:
+        caches.append(reclaimable)
     groups = parameters["groups"]
     each = -(-parameters["pairs"] // parameters["tasks"])
     run = parameters["run"] if parameters["free"] else each
     setup = Setup(
         Machine(host.cpus, host.nodes, host.memory_pages, host.page_size),
         host.era,
-        (cache, *kmalloc_caches(host.era, host.cpus, host.page_size)),
+        tuple(caches),
         (GroupSpec("/", 0), *(GroupSpec(f"/g{i}") for i in range(groups))),
         parameters["tasks"] * run + 1,
     )
@@ -65,11 +83,12 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
         W.at["tasks"], W.at["groups"] = parameters["tasks"], groups
         W.at["cpus"], W.at["interval"] = host.cpus, parameters["interval"]
         W.at["gfp"] = GFP_KERNEL_ACCOUNT
+        W.at["lru"], W.at["lru_cache"] = parameters["lru"], len(caches)
 
     tables = {
         "at": table(
             1, done="i8", total="i8", run="i8", tasks="i8", groups="i8", in_root="i8", cpus="i8",
-            interval="i8", gfp="i8",
+            interval="i8", gfp="i8", lru="i8", lru_cache="i8",
         )
     }
     opened = generated(setup, fill, tables, prepare, total)
@@ -87,6 +106,7 @@ slab_pairs = Workload(
         Parameter("pairs", 100_000, "alloc and free pairs in all", "pairs", 1),
         Parameter("tasks", 1, "tasks, which take turns", "tasks", 1),
         Parameter("run", 1, "objects a task allocates before it frees them", "objects", 1),
+        Parameter("lru", 0, "objects of a run that are of a reclaimable cache", "objects", 0),
         Parameter("free", True, "runs are freed again; else all objects stay, in one run"),
         Parameter("groups", 1, "groups that the tasks belong to in turn", "groups", 1),
         Parameter("in_root", False, "the tasks belong to the root instead"),
