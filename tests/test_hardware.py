@@ -12,17 +12,25 @@ from click.testing import CliRunner
 
 import kmbench
 from kmbench.analysis.compare import compare
-from kmbench.analysis.pricing import closed_loop, fetch_ns, near_ns, price_runs
-from kmbench.analysis.published import CALIBRATED, judge, published_grid
+from kmbench.analysis.pricing import closed_loop, fetch_ns, near_ns, price_runs, sharing
+from kmbench.analysis.published import (
+    CALIBRATED,
+    consists_of,
+    count_all,
+    judge,
+    published_grid,
+)
+from kmbench.analysis.sensitivity import sensitivity, sensitivity_grid
+from kmbench.analysis.tables import as_markdown
 from kmbench.cli.app import main
 from kmbench.cli.hardware import command as hardware_command
 from kmbench.core.jit import JIT
 from kmbench.core.paths import PATHS, Ops
 from kmbench.errors import UsageProblem
+from kmbench.hardware.calibrate import doubts
 from kmbench.hardware.probes import X86
 from kmbench.hardware.profile import (
     COSTS,
-    FIXED,
     Cost,
     Profile,
     load_profile,
@@ -73,6 +81,7 @@ def test_a_label_tells_machines_apart():
         (("cpus",), 0, "cpus = 0: expected a whole number, 1 to 4096"),
         (("page_size",), 5000, "page_size = 5000: expected a power of two"),
         (("nodes",), 200, "nodes = 200: expected at most one a CPU"),
+        (("smt",), 3, "smt = 3: expected a number, 1 to threads_per_core"),
         (("memory",), "much", "memory = 'much': expected as in '16 GiB'"),
         (("name",), "", "name = '': expected a string"),
         (("speed",), 1, "unknown key 'speed'"),
@@ -98,10 +107,10 @@ def test_unknown_profiles_are_told(tmp_path):
         kmbench.Scenario(name="t", workload="spread", hardware="nope")
 
 
-def test_scaling_leaves_what_other_cpus_decide():
-    scaled = load_profile("server").scaled(3)
+def test_scaling_changes_the_costs_named():
+    scaled = load_profile("server").scaled(3, ["br", "call"])
     for name, cost in load_profile("server").costs.items():
-        assert scaled.ns(name) == (cost.ns if name in FIXED else 3 * cost.ns)
+        assert scaled.ns(name) == (3 * cost.ns if name in ("br", "call") else cost.ns)
 
 
 # -- prices --------------------------------------------------------------------------------
@@ -117,7 +126,7 @@ def ops_rows(*rows):
 
 def runs_row(**values):
     row = {"run_id": "r", "allocs": 10, "frees": 5, "cpus": 2, "nodes": 1, "running": 2,
-           "think_ns": 0, "hot_line_writes": 0.0, "hardware": "?"}  # fmt: skip
+           "think_ns": 0, "busy": 2, "hot_line_writes": 0.0, "hardware": "?"}  # fmt: skip
     return pl.DataFrame([row | values])
 
 
@@ -158,6 +167,14 @@ def test_lines_come_from_siblings_cores_and_sockets():
     assert near_ns(machine) == pytest.approx((10 + 2 * 50) / 3)
     assert fetch_ns(machine, 8, 2) == pytest.approx((3 * near_ns(machine) + 4 * 130) / 7)
     assert fetch_ns(machine, 1, 1) == 0
+
+
+def test_threads_share_cores_once_all_cores_are_taken():
+    machine = Profile("p", "d", profile().costs, cpus=8, threads_per_core=2, smt=1.5)
+    assert [sharing(machine, 8, busy) for busy in (1, 4)] == [1, 1]
+    assert sharing(machine, 8, 6) == pytest.approx(6 / 5)  # two cores get 1.5 times as much done
+    assert sharing(machine, 8, 8) == sharing(machine, 8, 99) == pytest.approx(2 / 1.5)
+    assert sharing(profile(), 8, 8) == 1  # a thread a core
 
 
 def test_rate_of_many_cpus():
@@ -351,6 +368,67 @@ def test_at_most_one_entry_of_a_scenario_calibrates_and_none_is_accounted():
                 assert in_root or entry.terms[0][0].strategy == "none", path
 
 
+CHEAP = ("recording-vm-2026", "recording-vm-syscalls-2026", "long-2021-v1", "long-2021-v6")
+
+
+@pytest.fixture(scope="module")
+def cheap(tmp_path_factory):
+    """What the published scenarios that take seconds counted."""
+    paths = [PUBLISHED / f"{name}.toml" for name in CHEAP]
+    return count_all(paths, kmbench.load_plugins(), tmp_path_factory.mktemp("cheap"))
+
+
+def parts_of(table: str) -> dict[str, list[list[str]]]:
+    """Cells of a table of figures in Markdown by scenario, without the marks of reasons."""
+    parts: dict[str, list[list[str]]] = {}
+    for line in table.splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not cells[1]:  # name and machine
+            parts[cells[0].split(" (")[0]] = []
+        parts[list(parts)[-1]].append([*cells[:4], cells[4].split(" [")[0]])
+    return parts
+
+
+def test_the_documented_table_is_what_the_command_prints(cheap):
+    """`kmbench published workloads/published --format md`; of the scenarios that take longer only
+    the verdicts are counted."""
+    text = (PUBLISHED.parents[1] / "docs" / "hardware.md").read_text()
+    after = text[text.index("workloads/published --format md` prints:") :]
+    documented = parts_of(after.split("\n\n")[1])
+    assert set(documented) == {path.stem for path in PUBLISHED.glob("*.toml")}
+    verdicts = [row[-1] for part in documented.values() for row in part]
+    met, missed = verdicts.count("met"), verdicts.count("missed")
+    assert f"{met} of {met + missed} predictions met" in after
+    for counted in cheap:
+        table = as_markdown(published_grid(counted.verdicts())).split("\n\n")[0]
+        name = counted.scenario.name
+        assert documented[name] == parts_of(table)[name]
+
+
+def test_a_calibration_scales_what_its_figure_consists_of(cheap):
+    counted = next(one for one in cheap if one.scenario.name == "long-2021-v6")
+    base = counted.scenario.published[0]
+    parts = consists_of(counted, base, counted.profile)
+    assert set(parts) == {"br", "ptr_l1", "pcpu", "cas", "call"}  # no interrupts off, no atomics
+    hashes = {verdict.hardware for verdict in counted.verdicts()}
+    assert len(hashes) == 1 and counted.profile.label not in hashes
+    with pytest.raises(UsageProblem, match="cannot be scaled to 31.3 ns"):
+        counted.verdicts(scales=lambda *_: ["line_remote"])
+
+
+def test_sensitivity_halves_and_doubles_every_cost(cheap):
+    outcomes = sensitivity(cheap)
+    assert [o.factor for o in outcomes if o.choice == "irq"] == [0.5, 2.0]
+    assert {o.choice for o in outcomes} >= set(COSTS)
+    plain = outcomes[0]
+    assert plain.changed == () and plain.met <= plain.predictions == 24
+    idle = next(o for o in outcomes if o.choice == "line_remote")
+    assert (idle.met, idle.median_error) == (plain.met, plain.median_error)
+    dear = next(o for o in outcomes if o.choice == "irq" and o.factor == 2)
+    assert dear.median_error != plain.median_error
+    assert "nothing changes with" in sensitivity_grid(outcomes).notes[1]
+
+
 # -- calibration ---------------------------------------------------------------------------
 
 
@@ -363,9 +441,19 @@ def test_a_quick_calibration_is_a_valid_profile(tmp_path):
     assert done.exit_code == 0, done.output
     made = load_profile(path)
     assert made.name == "here" and made.cpus >= 1
+    assert made.details["took_s"] > 0 and f"took {made.details['took_s']:g} s" in done.output
     for name in ("ptr_l1", "atom", "spin", *(["call", "cas"] if X86 else [])):
         low, high = made.costs[name].quartiles
         assert 0 < low <= made.ns(name) <= high
+
+
+def test_doubts_about_a_calibration_are_said():
+    costs = profile(br=1.0).costs | {"cas": Cost(4.0, "s", (3.0, 5.0))}
+    idle = {"others_cpus": 0.0}
+    assert doubts(Profile("p", "d", profile().costs, details=idle)) == []
+    busy = Profile("p", "d", costs, cpus=1, details={"others_cpus": 0.7})
+    others, wide, single = doubts(busy)
+    assert "0.7 CPUs" in others and "cas (50%)" in wide and "one CPU" in single
 
 
 def test_every_path_of_the_core_has_a_price():
@@ -392,7 +480,7 @@ def test_runs_on_several_machines_are_never_mixed(small, tmp_path, capsys):
     frame = compare(kmbench.open_results(out), metrics=["pair_ns"]).frame
     none = frame.filter(strategy="none").sort("value")
     assert none["hardware"].n_unique() == 2 and none["cpus"].to_list() == [8, 8]
-    assert 1.8 < none["value"][1] / none["value"][0] <= 2  # but for the FIXED costs
+    assert none["value"][1] / none["value"][0] == pytest.approx(2)
     capsys.readouterr()
     assert main(["compare", str(out), "--hardware", "power8-10", "--metric", "T5"]) == 0
     assert load_profile("power8-10").label in capsys.readouterr().out
@@ -404,6 +492,8 @@ def test_runs_on_several_machines_are_never_mixed(small, tmp_path, capsys):
         (["hardware", "show", "laptob"], "did you mean 'laptop'"),
         (["run", "SMALL", "--hardware", "nope"], "unknown hardware profile 'nope'"),
         (["run", "SMALL", "--hardware", "nope.toml"], "no such hardware profile"),
+        (["published", str(PUBLISHED / "long-2021-v1.toml"), "--cost", "rcux=1"], "did you mean"),
+        (["published", str(PUBLISHED / "long-2021-v1.toml"), "--cost", "rcu=x"], "expected nano"),
         (["published", "SMALL"], "none of the scenarios has [[published]] figures"),
         (["published", "nowhere.toml"], "nowhere.toml: no such scenario file"),
     ],

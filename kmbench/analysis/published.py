@@ -189,12 +189,14 @@ class Counted:
         return profile.scaled((wanted - rest) / (ours - rest), names)
 
 
-def consists_of(counted: Counted, entry: Published, profile: Profile) -> list[str]:
-    """The costs that make up at least ``PART`` of a figure."""
+def consists_of(
+    counted: Counted, entry: Published, profile: Profile, part: float = PART
+) -> list[str]:
+    """The costs that make up at least `part` of a figure."""
     whole = counted.time(entry, profile)
     return [
         name for name in COSTS
-        if whole - counted.time(entry, profile.scaled(0, [name])) >= PART * whole > 0
+        if whole - counted.time(entry, profile.scaled(0, [name])) >= part * whole > 0
     ]  # fmt: skip
 
 

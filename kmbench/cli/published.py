@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option, parse_settings
+from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, json_option, parse_settings
 from kmbench.cli.run import find_scenarios, progress_bar, warn_failed
 from kmbench.errors import UsageProblem
 
@@ -24,7 +24,9 @@ from kmbench.errors import UsageProblem
                    "calibration scales other costs.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option
-def command(scenarios, out, settings, costs, lean, files, as_json) -> None:
+@click.option("--format", "form", type=click.Choice(["table", "md", "json"]),
+              help="Form of the table [default: table].")  # fmt: skip
+def command(scenarios, out, settings, costs, lean, files, as_json, form) -> None:
     """Run SCENARIOS (TOML files or folders) that carry published figures, as workloads/published.
 
     Prints each figure beside ours, how far ours is off, and whether that is within its tolerance.
@@ -33,9 +35,10 @@ def command(scenarios, out, settings, costs, lean, files, as_json) -> None:
     from kmbench.analysis.published import count_all, published_grid
     from kmbench.analysis.sensitivity import sensitivity, sensitivity_grid
     from kmbench.analysis.tables import as_json as json_text
-    from kmbench.analysis.tables import as_text
+    from kmbench.analysis.tables import as_markdown, as_text
     from kmbench.plugins import load_plugins
 
+    form = choose_format(form, as_json)
     plugins = load_plugins(files)
     warn_failed(plugins)
     with progress_bar("published", 1) as show:
@@ -48,7 +51,10 @@ def command(scenarios, out, settings, costs, lean, files, as_json) -> None:
     else:
         verdicts = [v for one in counted for v in one.verdicts()]
         values, grid = [verdict.as_dict() for verdict in verdicts], published_grid(verdicts)
-    text = json_text(values) if as_json else as_text(grid)
+    if form == "json":
+        text = json_text(values)
+    else:
+        text = as_text(grid) if form == "table" else as_markdown(grid)
     emit(f"{text}\n".encode(), None)
 
 
