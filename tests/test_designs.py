@@ -264,7 +264,8 @@ def test_overshoot_as_a_share_of_the_limit():
     assert final_figures(run.S, run.P)["limit_overshoot_share"] == 0
     run.alloc(5, gfp=ACCOUNT | ev.GFP_NOFAIL)
     assert final_figures(run.S, run.P)["limit_overshoot_share"] == 1.5
-    assert final_figures(Run("ubc-2006").S)["limit_overshoot_share"] is None
+    unlimited = Run("ubc-2006")
+    assert final_figures(unlimited.S, unlimited.P)["limit_overshoot_share"] is None
 
 
 def test_misattributed_is_billed_to_a_stranger():

@@ -15,7 +15,7 @@ DIRECT = NORETRY & ~ev.GFP_KSWAPD_RECLAIM
 
 
 def figures(box):
-    return final_figures(box.sim.S)
+    return final_figures(box.sim.S, box.sim.P)
 
 
 def test_r1_efficiency_and_pages_returned():
