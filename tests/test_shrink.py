@@ -190,7 +190,7 @@ def test_what_a_first_toucher_pays_for_others(inodes, slots, plugins):
         events["op"], events["cache"], events["gfp"] = ev.ACCESS, 1, ev.GFP_KERNEL
         events["obj"], events["memcg"] = zip(*accesses, strict=True)
         simulation.feed(events)
-        return final_figures(simulation.S)["shared_bytes"]
+        return final_figures(simulation.S, simulation.P)["shared_bytes"]
 
     alone = [(1, 2), (2, 2), (2, 2), (3, 3)]
     assert shared("linux-6.18", *alone) == 0
