@@ -81,16 +81,36 @@ def known(figure: float) -> float | None:
     return None if np.isnan(figure) else float(figure)
 
 
+LOOK_UPS = np.dtype([(name, "i8") for name in ("accesses", "hits", "failed", "returned", "busy")])
+
+
+def look_ups(S: State) -> tuple[np.ndarray, np.ndarray]:
+    """LOOK_UPS (groups, PHASES), and int64 (groups, PHASES, BUCKETS): operations by latency.
+
+    The engine counts hits and no more of them, since all take the same time.
+    """
+    stat, hit_ns = S.stat, int(S.vm["hit_ns"][0])
+    counts = np.zeros(len(stat), LOOK_UPS)
+    for name in ("hits", "failed", "returned"):
+        counts[name] = stat[name]
+    counts["accesses"] = stat["hits"] + stat["misses"]
+    counts["busy"] = stat["hits"] * hit_ns + stat["spent"]
+    latency = S.latency["nr"].reshape(-1, BUCKETS).copy()
+    latency[:, min(hit_ns.bit_length(), BUCKETS - 1)] += stat["hits"]
+    shape = (len(stat) // PHASES, PHASES)
+    return counts.reshape(shape), latency.reshape(*shape, BUCKETS)
+
+
 def isolation(S: State, victim: int) -> dict[str, float | None]:
     """What a group kept of its hit ratio and of its rate once its neighbour came (phase 2 / 1)."""
     names = "victim_hit_ratio_kept", "victim_rate_kept", "victim_latency_growth"
-    alone, crowded = (S.stat[victim * PHASES + phase] for phase in (1, 2))
+    counts, latency = look_ups(S)
+    alone, crowded = counts[victim, 1:3]
     if not victim or not alone["hits"] or not crowded["accesses"]:
         return dict.fromkeys(names)
     ratio = [row["hits"] / row["accesses"] for row in (alone, crowded)]
     rate = [(row["accesses"] - row["failed"]) / max(1, row["busy"]) for row in (alone, crowded)]
-    buckets = S.latency["nr"].reshape(len(S.memcg), PHASES, BUCKETS)[victim, 1:3]
-    p99 = percentile(buckets, 0.99)
+    p99 = percentile(latency[victim, 1:3], 0.99)
     return dict(
         zip(names, (ratio[1] / ratio[0], rate[1] / rate[0], p99[1] / max(1, p99[0])), strict=True)
     )

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.events import FAIL_NAMES, OP_NAMES
 from kmbench.core.jit import SLAB_TABLE
 from kmbench.core.latency import BUCKETS as LATENCY_BUCKETS
@@ -23,7 +22,7 @@ from kmbench.core.paths import (
 from kmbench.core.sample import CACHE_COLUMNS, TIMELINE_COLUMNS
 from kmbench.core.setup import Setup
 from kmbench.core.state import State
-from kmbench.final import percentile
+from kmbench.final import LOOK_UPS, look_ups, percentile
 from kmbench.simulate import Outcome
 from kmbench.store.schema import TEXT, make_table
 from kmbench.strategy import Strategy
@@ -126,18 +125,15 @@ def failure_table(outcome: Outcome, run_id: str) -> pa.Table:
 
 def access_table(outcome: Outcome, setup: Setup, run_id: str) -> pa.Table:
     """One row per group and phase in which it did anything; runs with reclaim only."""
-    S = outcome.S
-    groups = len(S.memcg)
-    stat = S.stat.reshape(groups, PHASES)
-    latency = S.latency["nr"].reshape(groups, PHASES, BUCKETS)
+    counts, latency = look_ups(outcome.S)
     memcg, phase = np.nonzero(latency.any(axis=2))
-    taken = stat[memcg, phase]
+    taken = counts[memcg, phase]
     columns: dict = {
         "memcg": memcg.astype(np.int64),
         "phase": phase.astype(np.int64),
         "group": ((memcg - 1).astype(np.int32), [group.name for group in setup.groups]),
     }
-    for name in ("accesses", "hits", "failed", "returned", "busy"):
+    for name in LOOK_UPS.names:
         columns[name] = np.ascontiguousarray(taken[name])
     for name, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
         columns[name] = percentile(latency[memcg, phase], share)

@@ -3,6 +3,7 @@
 from kmbench.core import events as ev
 from kmbench.core.jit import SLAB_TABLE
 from kmbench.core.state import FREE_LIST, FULL, NR_LISTS, PARTIAL_LIST, UNLIMITED
+from kmbench.final import look_ups
 from kmbench_mainline.byte_stock import VMSTAT
 
 STATES = ("absent", "online", "offline", "released")
@@ -214,10 +215,11 @@ def observe_reclaim(simulation) -> dict:
         "swapped": {row: int(u["swapped"]) for row, u in enumerate(S.user) if u["swapped"]},
         "deferred": {row: int(o["deferred"]) for row, o in enumerate(S.owner) if o["deferred"]},
         "stat": {
-            (*divmod(row, 4), name): int(stat[name])
-            for row, stat in enumerate(S.stat)
-            for name in stat.dtype.names
-            if stat[name]
+            (memcg, phase, name): int(row[name])
+            for memcg, phases in enumerate(look_ups(S)[0])
+            for phase, row in enumerate(phases)
+            for name in row.dtype.names
+            if row[name]
         },
         "pins": {handle: int(S.item[handle]["pins"]) for handle in live},
         "users": {

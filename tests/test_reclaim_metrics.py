@@ -7,7 +7,7 @@ import pytest
 
 from kmbench.core import events as ev
 from kmbench.core.access import BUCKETS, PHASES
-from kmbench.core.vm import LATENCY, STAT
+from kmbench.core.vm import LATENCY, STAT, VM
 from kmbench.final import final_figures, isolation
 from reclaim_box import NORETRY, A, B, Box, fill
 
@@ -60,11 +60,12 @@ def test_r4_failures_beside_ones_own_unused_objects():
 def test_i1_hit_ratio_rate_and_latency():
     stat = np.zeros(3 * PHASES, STAT)
     latency = np.zeros(3 * PHASES * BUCKETS, LATENCY)
-    stat[2 * PHASES + 1] = (1000, 900, 0, 0, 10_000)  # alone: 90 % hits, 100 an us
-    stat[2 * PHASES + 2] = (1000, 450, 200, 0, 40_000)  # beside its neighbour
+    stat[2 * PHASES + 1] = (100, 900, 0, 0, 10_000)  # alone: 90 % hits, 100 an us
+    stat[2 * PHASES + 2] = (550, 450, 200, 0, 40_000)  # beside its neighbour
     buckets = latency["nr"].reshape(3, PHASES, BUCKETS)
     buckets[2, 1, 3], buckets[2, 2, 3], buckets[2, 2, 6] = 1000, 900, 100
-    S = SimpleNamespace(stat=stat, latency=latency, memcg=np.zeros(3))
+    vm = np.zeros(1, VM)  # hits take no time
+    S = SimpleNamespace(stat=stat, latency=latency, memcg=np.zeros(3), vm=vm)
     kept = isolation(S, 2)
     assert kept["victim_hit_ratio_kept"] == 0.5
     assert kept["victim_rate_kept"] == pytest.approx(0.2)

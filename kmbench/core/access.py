@@ -114,7 +114,7 @@ def present(S, obj):
 def look_up(S, cpu, memcg, obj, cache, gfp, parent):
     """ACCESS of an object that is not there: 0 or FAIL_*."""
     stat = S.stat[memcg * PHASES + S.vm[0].phase]
-    stat.accesses += 1
+    stat.misses += 1
     if not usable(S, obj):
         S.k[0].nr_skipped += 1
         return 0
@@ -169,23 +169,30 @@ def bit_length(nr):
 
 @inlined
 def book(S, memcg, ns):
-    """Book the time of an operation."""
+    """Book the time of an operation that is no hit."""
     stat = S.stat[memcg * PHASES + S.vm[0].phase]
-    stat.busy += ns
+    stat.spent += ns
     bucket = min(bit_length(ns), BUCKETS - 1)
     S.latency[(memcg * PHASES + S.vm[0].phase) * BUCKETS + bucket].nr += 1
 
 
 @inlined
+def busy(S, memcg):
+    """Time that a group's operations took so far, ns."""
+    ns = 0
+    for phase in range(PHASES):
+        stat = S.stat[memcg * PHASES + phase]
+        ns += stat.spent + stat.hits * S.vm[0].hit_ns
+    return ns
+
+
+@inlined
 def hit(S, memcg, obj):
-    """ACCESS of an object that is there; touching it takes and drops a reference."""
-    vm = S.vm[0]
-    row = memcg * PHASES + vm.phase
-    stat = S.stat[row]
-    stat.accesses += 1
-    stat.hits += 1
-    stat.busy += vm.hit_ns
-    S.latency[row * BUCKETS + vm.hit_bucket].nr += 1
+    """ACCESS of an object that is there; touching it takes and drops a reference.
+
+    All hits take the same time, so their count says it all.
+    """
+    S.stat[memcg * PHASES + S.vm[0].phase].hits += 1
     note_user(S, memcg, obj)
     i = S.item[obj]
     if i.pins == 0:

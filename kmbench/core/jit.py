@@ -4,8 +4,8 @@
     The core allocates nothing, so reference counts are pure cost: without this every helper that
     takes the state counts references of dozens of arrays (measured 2-6 x the time of C).
 ``forceinline=True``
-    A helper that is not inlined passes dozens of array structs on the stack.
-    Every helper says yes or no: numba hands the flag down to what is first compiled in its caller.
+    What a hot path calls is known in full where it is called.  Every helper says yes or no: numba
+    hands the flag down to what is first compiled in its caller.
 ``no_cpython_wrapper``, ``no_cfunc_wrapper``
     Helpers are called from compiled code only; their wrappers would double the compile time.
 ``error_model="numpy"``
@@ -16,17 +16,53 @@ With ``NUMBA_DISABLE_JIT=1`` the decorators return the plain function and the mo
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import wraps
+from types import CodeType
 
-from numba.core import config, types
+from numba.core import config, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import PassManager
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
+from numba.core.typing.templates import Signature
 
 JIT = not config.DISABLE_JIT
 
 _COMMON = {"nopython": True, "nogil": True, "_nrt": False, "error_model": "numpy"}
 _HELPER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": False}
+
+
+class _Compiler(CompilerBase):
+    """numba's pipeline without the passes that plain functions of records give nothing to do: a
+    seventh of the compile time.  A function with functions inside has all of them."""
+
+    def define_pipelines(self):
+        """The one pipeline."""
+        if any(isinstance(constant, CodeType) for constant in self.state.func_id.code.co_consts):
+            return [DefaultPassBuilder.define_nopython_pipeline(self.state)]
+        made = PassManager("helper")
+        for step in _STEPS:
+            made.add_pass(step, step.name())
+        made.finalize()
+        return [made]
+
+
+_STEPS = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.GenericRewrites,
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.NoPythonSupportedFeatureValidation,
+    typed_passes.IRLegalization,
+    typed_passes.AnnotateTypes,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
 
 
 class _Part(JITCodeLibrary):
@@ -35,6 +71,9 @@ class _Part(JITCodeLibrary):
     An engine links all that it reaches once and optimises it once (:class:`_Whole`).  Doing so for
     each of some 200 helpers, with copies of all they call, took over a third of the compile time.
     """
+
+    def _optimize_functions(self, ll_module):
+        ll_module.data_layout = self._codegen._data_layout  # what links it checks that
 
     def finalize(self):
         self._raise_if_finalized()
@@ -56,8 +95,7 @@ class _Part(JITCodeLibrary):
 class _Whole(JITCodeLibrary):
     """Code of an entry, with that of every helper that it reaches.
 
-    Nobody else calls those: LLVM may drop arguments that they do not use.  The state has some
-    seventy, and a call passes them one by one.
+    Nobody else calls those: LLVM may drop arguments that they do not use.
     """
 
     def _optimize_final_module(self):
@@ -92,14 +130,50 @@ def _reached(libraries):
 
 
 @contextmanager
-def _library_class(codegen, kind):
-    """New code goes into libraries of another class."""
-    usual = codegen._library_class
-    codegen._library_class = kind
+def _replaced(obj: object, **attributes: object):
+    """Other values for these attributes of `obj` meanwhile."""
+    own = vars(obj)
+    usual = {name: own[name] for name in attributes if name in own}
+    own.update(attributes)
     try:
         yield
     finally:
-        codegen._library_class = usual
+        for name in attributes:
+            del own[name]
+        own.update(usual)
+
+
+_sizes: dict[str, int] = {}  # of LLVM types; numba has LLVM read a module for each variable's
+_known: dict[tuple, Signature] = {}  # numba tries dozens of rules for each operator
+
+
+def _remembered(function: Callable, results: dict, key: Callable) -> Callable:
+    """`function`, which is called once for all arguments of a key; the key None is not kept."""
+    if hasattr(function, "__wrapped__"):  # a helper that is compiled while another one is
+        return function
+
+    @wraps(function)
+    def looked_up(*args):
+        named = key(*args)
+        if named is None:
+            return function(*args)
+        if named not in results:
+            results[named] = function(*args)
+        return results[named]
+
+    return looked_up
+
+
+def _of_whole_numbers(func, args, kws):
+    """The key of an operator on whole numbers; None for other calls."""
+    whole = all(isinstance(kind, types.Integer | types.Boolean) for kind in args)
+    return (func, args) if whole and not kws and isinstance(func, types.Function) else None
+
+
+def _frugal(typing):
+    """Operators on whole numbers are looked up once."""
+    resolve = _remembered(typing.resolve_function_type, _known, _of_whole_numbers)
+    return _replaced(typing, resolve_function_type=resolve)
 
 
 def _widened(kind: types.Type) -> types.Type:
@@ -120,26 +194,34 @@ class Helper(CPUDispatcher):
 
     def compile(self, sig):
         context = self.targetctx
-        usual = context.get_executable
-        context.get_executable = lambda library, fndesc, env: [].append  # a key, never called
-        try:
-            with _library_class(context.codegen(), _Part):
-                return super().compile(sig)
-        finally:
-            context.get_executable = usual
+        instead = {
+            "get_executable": lambda library, fndesc, env: [].append,  # a key, never called
+            "get_abi_sizeof": _remembered(context.get_abi_sizeof, _sizes, str),
+        }
+        with (
+            _replaced(context, **instead),
+            _replaced(context.codegen(), _library_class=_Part),
+            _frugal(self.typingctx),
+        ):
+            return super().compile(sig)
 
     def __call__(self, *args):
         return self.py_func(*args)
 
 
+def _helper(func: Callable, forceinline: bool) -> Callable:
+    options = {**_HELPER, "forceinline": forceinline}
+    return Helper(py_func=func, targetoptions=options, pipeline_class=_Compiler) if JIT else func
+
+
 def inlined(func: Callable) -> Callable:
     """Compile `func` into each of its compiled callers (hot paths)."""
-    return Helper(py_func=func, targetoptions={**_HELPER, "forceinline": True}) if JIT else func
+    return _helper(func, True)
 
 
 def outlined(func: Callable) -> Callable:
     """Compile `func` once and call it (rare paths: keeps the engine small to compile)."""
-    return Helper(py_func=func, targetoptions=dict(_HELPER)) if JIT else func
+    return _helper(func, False)
 
 
 class _Chosen(Helper):
@@ -185,7 +267,10 @@ class _Entry(CPUDispatcher):
     """A function that Python calls, made of helpers."""
 
     def compile(self, sig):
-        with _library_class(self.targetctx.codegen(), _Whole):
+        with (
+            _replaced(self.targetctx.codegen(), _library_class=_Whole),
+            _frugal(self.typingctx),
+        ):
             return super().compile(sig)
 
 

@@ -30,8 +30,8 @@ VM = np.dtype(
             "inode_cache", "inode_offset", "keep_less", "no_bail", "global_by_group",
             "posted_2012",
             # what things cost, ns
-            "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "hit_bucket", "miss_ns",
-            "fault_ns", "kswapd_delay",
+            "page_ns", "io_ns", "object_ns", "visit_ns", "hit_ns", "miss_ns", "fault_ns",
+            "kswapd_delay",
             # now going on
             "busy", "cost", "cost_of", "phase", "target", "kswapd_due", "kswapd_prio",
             "kswapd_failures", "notify_due", "swap_free", "nr_user_pages",
@@ -72,10 +72,12 @@ USER = np.dtype(
     ]
 )
 OWNER = np.dtype([("deferred", "i8"), ("bit", "i8")])  # of a shrinker's lists; row 0: of no group
-STAT = np.dtype(  # row memcg * PHASES + phase
-    [("accesses", "i8"), ("hits", "i8"), ("failed", "i8"), ("returned", "i8"), ("busy", "i8")]
+# Row memcg * PHASES + phase: look-ups by what they came to, and ns of all operations but hits
+STAT = np.dtype(
+    [("misses", "i8"), ("hits", "i8"), ("failed", "i8"), ("returned", "i8"), ("spent", "i8")]
 )
-LATENCY = np.dtype([("nr", "i8")])  # row (memcg * PHASES + phase) * BUCKETS + bucket
+# Row (memcg * PHASES + phase) * BUCKETS + bucket: operations but hits, by the time they took
+LATENCY = np.dtype([("nr", "i8")])
 
 
 class Reclaim(NamedTuple):
@@ -149,7 +151,6 @@ def reclaim_state(
     ):  # fmt: skip
         vm[name] = getattr(reclaim, name)
     vm["kswapd_delay"] = reclaim.kswapd_delay_ns
-    vm["hit_bucket"] = min(reclaim.hit_ns.bit_length(), BUCKETS - 1)
     vm["swap_free"] = reclaim.swap_pages
     vm["kswapd_due"] = vm["notify_due"] = UNLIMITED
     if reclaim.inode_cache:

@@ -6,7 +6,7 @@ working set, 80 % of the time in a fifth of them, one after the other: it waits 
 so that misses and stalls slow it down.  Phases: 0 warm-up, 1 the victim alone, 2 with the bomb.
 """
 
-from kmbench.core.access import PHASES
+from kmbench.core.access import busy
 from kmbench.core.events import (
     ACCESS,
     GFP_KERNEL_ACCOUNT,
@@ -44,15 +44,6 @@ def put(e, t, op, memcg, obj, cache, arg, cpu):
     e.arg = arg
     e.cpu = cpu
     e.gfp = GFP_KERNEL_ACCOUNT
-
-
-@inlined
-def busy(S, memcg):
-    """Time that a group's operations took so far, ns."""
-    total = 0
-    for phase in range(PHASES):
-        total += S.stat[memcg * PHASES + phase].busy
-    return total
 
 
 def fill(S, W, batch):
