@@ -10,10 +10,13 @@ of every hook.
 import argparse
 import hashlib
 import json
+import os
+import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -32,6 +35,7 @@ from kmbench.testing.stream import SETUP, events
 
 NR_EVENTS = 1200
 TIMED_EVENTS = 20_000
+EVENT_S = 10  # of CPU time, for one event as plain Python: thousands of times what one takes
 SMALL = 1 << 20  # tables up to so many bytes are compared after every event
 
 
@@ -146,6 +150,22 @@ class Watch:
         self.tell(check, text.strip())
 
 
+@contextmanager
+def no_longer_than(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError, at the line that is being run, after so much time of this process."""
+
+    def end(number, frame):
+        raise TimeoutError(f"no end within {seconds:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def tables_digest(S, P) -> str:
     """A hash of all small tables."""
     whole = hashlib.blake2b(digest_size=8)
@@ -193,7 +213,8 @@ def observe_plain(strategy: Strategy) -> dict:
         for i in range(len(stream)):
             watch.ran = []
             limits.before(simulation.S)
-            simulation.feed(stream[i : i + 1])
+            with no_longer_than(EVENT_S):
+                simulation.feed(stream[i : i + 1])
             limits.after(simulation.S, _places(watch, sorted(set(watch.ran))))
             digests.append(tables_digest(simulation.S, simulation.P))
             ran.append(sorted(set(watch.ran)))
@@ -297,9 +318,12 @@ def main() -> None:
     parser.add_argument("-p", "--plugin", action="append", default=[])
     options = parser.parse_args()
     assert (options.mode == "plain") != JIT, "plain runs with NUMBA_DISABLE_JIT=1"
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what plugins print is no answer
     plugins = load_plugins(tuple(options.plugin))
     seen = {name: MODES[options.mode](plugins.strategy(name)) for name in options.names}
-    print(json.dumps(seen))
+    with answer:
+        json.dump(seen, answer)
 
 
 if __name__ == "__main__":
