@@ -249,6 +249,12 @@ def test_changed_code_is_refused_unless_told(tmp_path):
     assert plan_sweep(load_grid(other), kmbench.load_plugins((plugin,))).digest == first.digest
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e9"])
+def test_a_timeout_is_a_number_of_seconds(tmp_path, seconds):
+    options = write_grid(tmp_path), "--timeout", seconds
+    assert "expected seconds" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
+
+
 def test_a_timeout_needs_another_process(tmp_path):
     options = write_grid(tmp_path), "--executor", "serial", "--timeout", 5
     assert "leave out --timeout" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
