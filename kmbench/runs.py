@@ -15,15 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
-import pyarrow as pa
 
 from kmbench.analysis.pricing import (
-    PRICED,
-    PRICED_FROM,
     latency_figures,
     path_prices,
-    price_runs,
+    price_run,
 )
 from kmbench.analysis.summary import summarise
 from kmbench.core.events import NR_CAUSES
@@ -264,11 +260,9 @@ def run_row(plan: Plan, outcome: Outcome, tables: Mapping[str, Any]) -> dict[str
         "status": "ok",
         "model_ns": outcome.model_ns,
         **metrics,
-        **(latency_figures(_frame(tables["latency"])) if "latency" in tables else {}),
+        **(latency_figures(tables["latency"]) if "latency" in tables else {}),
     }
-    known = pl.DataFrame({name: [row[name]] for name in PRICED_FROM})
-    priced = price_runs(known, _frame(tables["ops"]), plan.scenario.profile())
-    return row | priced.select("hardware", *PRICED).row(0, named=True)
+    return row | price_run(row, tables["ops"], plan.scenario.profile())
 
 
 def failed_row(plan: Plan, error: str, traceback: str) -> dict[str, Any]:
@@ -328,10 +322,6 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
         "host": f"{platform.system()} {platform.machine()}",
         "when": datetime.now(UTC),
     }
-
-
-def _frame(table: pa.Table) -> pl.LazyFrame:
-    return pl.from_arrow(table).lazy()
 
 
 def _version(distribution: str) -> str:

@@ -1,6 +1,7 @@
 """Exploring the design space: what is enumerated, what is on the front, and that nothing leaks."""
 
 import json
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -68,6 +69,17 @@ def test_a_sample_of_all_designs_leaks_nothing(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "best among those that were built" in text
     assert "40 compositions tried, 0 runs failed, 0 designs leak charges" in text
+    figure = tmp_path / "front.svg"
+    assert main([*words, "--hardware", "server-72", "--figure", str(figure)]) == 0
+    priced = json.loads(capsys.readouterr().out)["designs"]
+    assert {row["design"] for row in priced} == names | {row["design"] for row in rows}
+    assert all(row["pair_ns"] > 0 for row in priced)
+    drawn = ElementTree.fromstring(figure.read_text())
+    built = [row["design"] for row in priced if row["historic"]]
+    told = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {name for name in built if any(word.endswith(f" {name}") for word in told)} == set(built)
+    squares = list(drawn.iter("{http://www.w3.org/2000/svg}rect"))
+    assert len(squares) == 1 + 3 * len(built)
 
 
 def test_the_winner_beats_on_every_axis():

@@ -249,6 +249,12 @@ def test_changed_code_is_refused_unless_told(tmp_path):
     assert plan_sweep(load_grid(other), kmbench.load_plugins((plugin,))).digest == first.digest
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e9"])
+def test_a_timeout_is_a_number_of_seconds(tmp_path, seconds):
+    options = write_grid(tmp_path), "--timeout", seconds
+    assert "expected seconds" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
+
+
 def test_a_timeout_needs_another_process(tmp_path):
     options = write_grid(tmp_path), "--executor", "serial", "--timeout", 5
     assert "leave out --timeout" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
@@ -378,6 +384,42 @@ def test_a_cluster_that_loses_a_worker_gains_one_and_loses_its_client(tmp_path, 
     assert said["there"] + said["ok"] == 48
     assert said["failed"] == {}
     assert content(out) == content(tmp_path / "serial")
+
+
+def test_workers_of_a_cluster_are_left_alone_while_they_run():
+    distributed = pytest.importorskip("distributed")
+    from kmbench.executor import Place
+    from kmbench_executors.dask_worker import WATCHES
+
+    with distributed.LocalCluster(1, processes=False, dashboard_address=None) as cluster:
+        callbacks = cluster.workers[0].periodic_callbacks
+        before = set(callbacks)
+        assert before >= set(WATCHES)
+        with PLUGINS.executor("dask").open(Place(0, cluster.scheduler_address)) as pool:
+            assert pool.executor.submit(pow, 2, 3).result() == 8
+            assert set(callbacks) == before - set(WATCHES)
+        assert set(callbacks) == before
+        assert all(callback.is_running() for callback in callbacks.values())
+
+
+def test_a_run_that_takes_over_a_timer_gets_a_little_more_time(monkeypatch, tmp_path):
+    from kmbench.sweep import work
+
+    now, armed = [0.0], []
+    monkeypatch.setattr(work.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        work.faulthandler, "dump_traceback_later", lambda limit, **_: armed.append((now[0], limit))
+    )
+    with work.Watch(work.Order(str(tmp_path), timeout_s=5)) as watch:
+        for i in range(10):
+            now[0] = i * 0.2
+            watch.begin(f"{i:016}")
+        (file,) = (tmp_path / "sweeps" / "running").iterdir()
+        assert file.read_text() == f"{9:016}\n"
+        watch.rest()
+        watch.begin("b")
+    assert armed == [(0.0, 5.5), (pytest.approx(0.6), 5.5), (pytest.approx(1.2), 5.5),
+                     (pytest.approx(1.8), 5.5), (pytest.approx(1.8), 5.5)]  # fmt: skip
 
 
 def test_tasks_grow_until_they_last_a_second(monkeypatch, tmp_path):

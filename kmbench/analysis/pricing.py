@@ -9,31 +9,30 @@ so that hardware threads of the own core have their share.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from kmbench.analysis.summary import Columns, Frame
 from kmbench.core.paths import Path
 from kmbench.hardware.profile import Profile
 from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
 __all__ = [
-    "LATENCIES", "PRICED", "PRICED_FROM", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
-    "path_prices", "price", "price_runs",
+    "LATENCIES", "PRICED", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
+    "path_prices", "price", "price_run", "price_runs",
 ]  # fmt: skip
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
 ALLOC_PHASES = ("alloc", "slab", "page")
 PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
 """Columns of ``runs`` that depend on the hardware profile."""
-PRICED_FROM = (
-    "run_id", "allocs", "frees", "cpus", "nodes", "running", "think_ns", "busy", "hot_line_writes"
-)  # fmt: skip
-"""Columns of ``runs`` that these are worked out from, beside the table ``ops``."""
 LATENCIES = ("alloc_p50_ns", "alloc_p99_ns", "alloc_p999_ns", "free_p99_ns")
 """Columns of ``runs`` that a run with ``latency = true`` has for the profile it ran with alone."""
+KINDS = (*VECTOR, *LINE_VECTOR, *CALLS)
 TINY_NS = 1e-9
 
 
@@ -45,40 +44,48 @@ def near_ns(profile: Profile) -> float:
     return (siblings * core + (others - siblings) * socket) / others
 
 
-def _row_ns(profile: Profile) -> pl.Expr:
-    """What the operations of a row of ``ops`` take, in ns."""
-    phase = pl.col("phase").cast(pl.String)
+def _row_ns(
+    phases: Sequence[str], count: Callable[[str], np.ndarray | int], profile: Profile
+) -> np.ndarray:
+    """Nanoseconds of rows of ``ops``: their phases, and their counts by kind of operation."""
+    usual = profile.ns("ptr_l1")
     levels = {name: profile.ns(level) for name, level in LOADS.items()}
-    load = phase.replace_strict(levels, default=profile.ns("ptr_l1"), return_dtype=pl.Float64)
-    costs = {kind: pl.lit(profile.ns(kind)) for kind in VECTOR if kind != "ptr"}
-    costs |= {"ptr": load, "near": pl.lit(near_ns(profile))}
-    costs |= {"far": pl.lit(profile.ns("line_remote"))}
-    costs |= {kind: pl.lit(profile.ns(kind)) for kind in ("wait", *CALLS)}
-    return pl.sum_horizontal(
-        pl.col(kind).fill_null(0) * costs[kind] for kind in (*VECTOR, *LINE_VECTOR, *CALLS)
-    )
+    prices = {"ptr": np.array([levels.get(phase, usual) for phase in phases])}
+    prices |= {"near": near_ns(profile), "far": profile.ns("line_remote")}
+    total = np.zeros(len(phases))
+    for kind in KINDS:
+        total += count(kind) * (prices[kind] if kind in prices else profile.ns(kind))
+    return total
 
 
-def price(ops: pl.LazyFrame, profile: Profile) -> pl.LazyFrame:
-    """Nanoseconds by run and phase: columns ``run_id``, ``phase``, ``ns``, ``waits`` (also ns)."""
-    wait = pl.col("wait").fill_null(0) * profile.ns("wait")
-    return ops.group_by("run_id", pl.col("phase").cast(pl.String)).agg(
-        ns=_row_ns(profile).sum(), waits=wait.sum()
-    )
+def price(ops: Frame, profile: Profile) -> dict[str, dict[str, float]]:
+    """Nanoseconds by run and phase."""
+    if isinstance(ops, pl.LazyFrame):
+        ops = ops.select("run_id", "phase", *KINDS)
+    columns = Columns(ops)
+    runs, phases = (columns.table.column(name).to_pylist() for name in ("run_id", "phase"))
+    by_run: dict[str, dict[str, float]] = {}
+    row_ns = _row_ns(phases, lambda kind: columns.otherwise(kind, 0), profile).tolist()
+    for run, phase, ns in zip(runs, phases, row_ns, strict=True):
+        of = by_run.setdefault(run, {})
+        of[phase] = of.get(phase, 0.0) + ns
+    return by_run
 
 
 def path_prices(paths: Iterable[tuple[int, Path]], profile: Profile) -> np.ndarray:
     """float64 ns of one passage of each of `paths`, at their rows."""
     rows, known = zip(*paths, strict=True)
-    frame = pl.DataFrame([{"phase": path.phase, **path.ops._asdict()} for path in known])
     prices = np.zeros(max(rows) + 1)
-    prices[list(rows)] = frame.select(_row_ns(profile))[:, 0].to_numpy()
+    prices[list(rows)] = _row_ns(
+        [path.phase for path in known],
+        lambda kind: np.array([getattr(path.ops, kind) for path in known]), profile,
+    )  # fmt: skip
     return prices
 
 
-def latency_figures(table: pl.LazyFrame) -> dict[str, float | None]:
+def latency_figures(table: pa.Table) -> dict[str, float | None]:
     """Percentiles over all groups: the upper end, in ns, of the bucket that each falls into."""
-    frame = table.with_columns(pl.col("op").cast(pl.String)).collect()
+    frame = pl.from_arrow(table).with_columns(pl.col("op").cast(pl.String))
     figures: dict[str, float | None] = {}
     for name in LATENCIES:
         op, share, _ = name.split("_")
@@ -91,12 +98,10 @@ def latency_figures(table: pl.LazyFrame) -> dict[str, float | None]:
 def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.DataFrame:
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
-    `runs` needs the columns :data:`PRICED_FROM`; `ops` is the table of the same runs.
+    `runs` needs the columns ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``,
+    ``think_ns``, ``busy`` and ``hot_line_writes``; `ops` is the table of the same runs.
     """
-    prices = price(ops, profile).collect()
-    by_run: dict[str, dict[str, tuple[float, float]]] = {}
-    for run_id, phase, ns, waits in prices.iter_rows():
-        by_run.setdefault(str(run_id), {})[phase] = (ns, waits)
+    by_run = price(ops, profile)
     rows = [_run_prices(row, by_run.get(str(row["run_id"]), {}), profile)
             for row in runs.iter_rows(named=True)]  # fmt: skip
     columns = [pl.Series(name, [row[name] for row in rows], pl.Float64) for name in PRICED]
@@ -107,14 +112,19 @@ def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.Da
     return runs.with_columns(*columns, hardware=pl.lit(profile.label))
 
 
+def price_run(run: Mapping[str, Any], ops: pa.Table, profile: Profile) -> dict[str, Any]:
+    """The same columns of one run, of which `ops` is the table."""
+    prices = _run_prices(run, price(ops, profile).get(run["run_id"], {}), profile)
+    return {**prices, "hardware": profile.label}
+
+
 def _run_prices(
-    run: Mapping[str, Any], phases: Mapping[str, tuple[float, float]], profile: Profile
+    run: Mapping[str, Any], ns: Mapping[str, float], profile: Profile
 ) -> dict[str, float | None]:
     values: dict[str, float | None] = dict.fromkeys(PRICED)
     allocs, frees = run["allocs"], run["frees"]
-    if not allocs or not phases:
+    if not allocs or not ns:
         return values
-    ns = {phase: total for phase, (total, _) in phases.items()}
     values["alloc_ns"] = sum(ns.get(phase, 0.0) for phase in ALLOC_PHASES) / allocs
     values["free_ns"] = ns.get("free", 0.0) / frees if frees else 0.0
     values["charge_ns"] = ns.get("charge", 0.0) / allocs

@@ -27,11 +27,15 @@ from kmbench.cli.output import emit, json_option
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @click.option("--rows", type=click.IntRange(1), default=20, show_default=True,
               help="Rows of the front to show.")
+@click.option("--hardware", metavar="NAME",
+              help="Price operations in ns by this profile, and judge by that.")
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE.svg",
+              help="Also draw all designs, those on the front and those that were built.")
 @json_option
 @click.pass_context
 def command(
     ctx, scenarios, how, trials, names, settings, seeds, seed, out, executor, workers, files,
-    rows, as_json,
+    rows, hardware, figure, as_json,
 ) -> None:  # fmt: skip
     """Run compositions of policies on SCENARIOS and report the Pareto front.
 
@@ -42,11 +46,12 @@ def command(
     from kmbench.cli.run import find_scenarios, parse_settings, warn_failed
     from kmbench.cli.sweep import progress_bar
     from kmbench.executor import Place
+    from kmbench.hardware.profile import load_profile
     from kmbench.plugins import load_plugins
     from kmbench.scenario import load_scenario
     from kmbench.store.dataset import open_results
     from kmbench.sweep.drive import Drive
-    from kmbench.sweep.explore import AXES, Space, judge, search
+    from kmbench.sweep.explore import AXES, PRICED_AXES, Space, judge, search
     from kmbench.sweep.plan import finished
     from kmbench.sweep.work import Order
     from kmbench.unused import refuse_unused
@@ -59,6 +64,8 @@ def command(
     for scenario in loaded:
         refuse_unused(scenario, chosen, plugins)
     space = Space(plugins, names)
+    profile = load_profile(hardware) if hardware else None
+    axes = PRICED_AXES if profile else AXES
     where, failed = Path(out).resolve(), {}
 
     def drive(designs: list) -> None:
@@ -73,9 +80,13 @@ def command(
 
     def evaluate(designs: list) -> dict:
         drive(designs)
-        table = judge(open_results(where), space, [*space.known, *designs], loaded, seeds)
-        axes = {row["design"]: tuple(row[a] for a in AXES) for row in table.to_dicts()}
-        return {design: axes.get(space.words(design)) for design in designs}
+        table = judged(designs)
+        found = {row["design"]: tuple(row[a] for a in axes) for row in table.to_dicts()}
+        return {design: found.get(space.words(design)) for design in designs}
+
+    def judged(designs: list):
+        everything = [*space.known, *designs]
+        return judge(open_results(where), space, everything, loaded, seeds, profile)
 
     drive(space.known)
     if how == "nsga2":
@@ -83,30 +94,55 @@ def command(
     else:
         designs = space.designs() if how == "all" else space.sample(trials, seed)
         drive(designs)
-    table = judge(open_results(where), space, [*space.known, *designs], loaded, seeds)
+    table = judged(designs)
+    if figure:
+        emit(_figure(table, axes).encode(), figure)
     if as_json:
         text = json_text({"failed": failed, "designs": table.to_dicts()})
     else:
-        text = _text(table, len(designs), len(failed), rows)
+        text = _text(table, axes, len(designs), len(failed), rows)
     emit(f"{text}\n".encode(), None)
     if failed:
         ctx.exit(1)
 
 
-def _text(table, tried: int, failed: int, rows: int) -> str:
+def _figure(table, axes: tuple[str, ...]) -> str:
+    from kmbench.analysis.scatter import Axis, Point, svg_scatter
+
+    cost = Axis(COSTS[axes[0]][2], "{:.0f}")
+    against = (
+        Axis("median charge error", "{:.0%}"), Axis("nobody pays for", "{:.0%}"),
+        Axis("slabs, to no accounting", "{:.2f}x"),
+    )  # fmt: skip
+    points = [
+        Point(
+            row["design"] if row["historic"] else "", bool(row["front"]), row[axes[0]],
+            (row["charge_error_median"], row["unaccounted_share"], row["slab_bytes_mean"]),
+        )
+        for row in table.to_dicts()
+    ]  # fmt: skip
+    return svg_scatter(cost, against, points)
+
+
+COSTS = {
+    "ops_per_alloc": ("ops", "per alloc", "operations per allocation"),
+    "pair_ns": ("ns", "per pair", "ns of an allocation and its free"),
+}
+
+
+def _text(table, axes: tuple[str, ...], tried: int, failed: int, rows: int) -> str:
     import polars as pl
 
     from kmbench.analysis.tables import Column, Grid, as_text
-    from kmbench.sweep.explore import AXES
 
     def grid(title: str, frame, last: str) -> str:
         columns = (
-            Column("design", left=True), Column("ops", "per alloc"), Column("slabs", "to none"),
+            Column("design", left=True), Column(*COSTS[axes[0]][:2]), Column("slabs", "to none"),
             Column("error", "median"), Column("unaccounted"), Column(last, left=True),
         )  # fmt: skip
         cells = [
             (
-                row["design"], f"{row['ops_per_alloc']:.1f}", f"{row['slab_bytes_mean']:.3f}x",
+                row["design"], f"{row[axes[0]]:.1f}", f"{row['slab_bytes_mean']:.3f}x",
                 f"{100 * row['charge_error_median']:.1f} %",
                 f"{100 * row['unaccounted_share']:.1f} %",
                 row["beaten_by"] or "nothing: on the front" if last == "beaten by"
@@ -117,7 +153,7 @@ def _text(table, tried: int, failed: int, rows: int) -> str:
         return as_text(Grid(title, columns, cells), 1000)
 
     # compositions that differ in nothing that these scenarios show count once
-    front = table.filter("front").unique(list(AXES), keep="first", maintain_order=True)
+    front = table.filter("front").unique(list(axes), keep="first", maintain_order=True)
     old = table.filter("historic").sort("charge_error_median")
     leaks = table.filter(pl.col("leak_bytes") > 0).height
     won = ", ".join(old.filter("front_historic")["design"])

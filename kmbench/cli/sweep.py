@@ -12,6 +12,7 @@ import click
 from kmbench.cli.output import DEFAULT_DIR, emit, json_option
 
 SHOWN_FAILURES = 10
+LONGEST_S = 10_000_000  # more than a timer takes on some platforms
 
 
 @contextmanager
@@ -62,6 +63,7 @@ def command(
     again: repeat the command to go on after an interruption.  Exits with 1 when runs failed.
     """
     from kmbench.cli.run import warn_failed
+    from kmbench.errors import UsageProblem
     from kmbench.executor import Place
     from kmbench.plugins import load_plugins
     from kmbench.sweep.drive import Drive
@@ -69,6 +71,8 @@ def command(
     from kmbench.sweep.plan import finished, plan_sweep, settle_code
     from kmbench.sweep.work import Order
 
+    if timeout is not None and not timeout <= LONGEST_S:
+        raise UsageProblem(f"--timeout {timeout:g}: expected seconds, at most {LONGEST_S}; 0: none")
     files = tuple(str(Path(file).resolve()) for file in files)
     plugins = load_plugins(files)
     warn_failed(plugins)

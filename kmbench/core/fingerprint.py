@@ -74,7 +74,7 @@ class _Walk:
 
     def value(self, name: str, value: object, func: Callable) -> None:
         self.put("global", name)
-        if getattr(value, "__module__", "").partition(".")[0] in _OPAQUE:
+        if (getattr(value, "__module__", None) or "").partition(".")[0] in _OPAQUE:
             self.put(type(value).__name__, getattr(value, "__qualname__", name))
         elif isinstance(value, (types.FunctionType, Dispatcher)):
             self.function(value)

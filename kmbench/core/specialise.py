@@ -22,12 +22,13 @@ from typing import NamedTuple
 
 from numba.core import caching, config, types
 from numba.core.datamodel import models, register_default
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 from numba.core.registry import CPUDispatcher
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import NativeValue, infer_getattr, lower_getattr_generic, typeof_impl, unbox
 
 from kmbench.core import jit, rows
+from kmbench.core.complaints import reason_of
 from kmbench.core.fingerprint import fingerprint, plain
 from kmbench.core.hooks import RETURNS, STRATEGY_HOOKS
 from kmbench.core.jit import JIT, entry, inlined
@@ -179,7 +180,7 @@ class Engine(NamedTuple):
                 check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
             try:
                 self.dispatcher.compile(signature)
-            except NumbaError as error:
+            except _NUMBAS as error:
                 raise PluginProblem(reason_of(error)) from error
         hit = self.dispatcher.stats.cache_hits[signature] > 0
         return time.perf_counter() - began, hit
@@ -227,13 +228,16 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
             continue
         code = plain(hook).__code__
         where = f"{name}: {code.co_filename}:{code.co_firstlineno}"
+        seen = {"S": state.fields, "P": tables.fields}
         whole = (types.int64,) * (code.co_argcount - 2)
         try:
             hook.compile((state, tables, *whole))
         except KeyError as error:  # numba's answer to a field that a record does not have
             raise PluginProblem(f"{where}: no field {error} in that record") from error
-        except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
-            raise PluginProblem(f"{where}: {reason_of(error)}") from error
+        except (*_NUMBAS, TypeError, ValueError, NotImplementedError) as error:
+            reason = reason_of(error, code.co_filename, seen)
+            place = "" if reason.startswith(code.co_filename) else f"{where.partition(': ')[2]}: "
+            raise PluginProblem(f"{name}: {place}{reason}") from error
         (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
         wanted = RETURNS[name]
         if isinstance(result, types.Optional) and wanted != "none":
@@ -246,29 +250,13 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
             "row": isinstance(result, types.Integer),
         }
         if not fits[wanted]:
-            got = "nothing" if result == types.none else f"a value of type {result}"
+            kind = "generator" if isinstance(result, types.Generator) else result
+            got = "nothing" if result == types.none else f"a value of type {kind}"
             raise PluginProblem(f"{where}: returns {got}; expected {_WORDS[wanted]}")
 
 
+_NUMBAS = (NumbaError, UnsupportedBytecodeError)  # the latter is none
 _WORDS = {"truth": "true or false", "row": "a whole number"}
-
-
-_NOISE = (
-    "Failed in", "During:", "File ", "<source", "No implementation", "There are", "- Of which",
-    "Overload", "This is not usually", "- Resolution", "[1]", "[2]",
-)  # fmt: skip
-
-
-def reason_of(error: Exception) -> str:
-    """What numba objects to, in one line, with the place in the source that it points at."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reasons = [line for line in lines if not line.startswith(_NOISE)]
-    place = [line.removeprefix("File ").rstrip(":") for line in lines if line.startswith("File ")]
-    reason = reasons[0] if reasons else "cannot be compiled"
-    if not place:
-        return reason
-    file, _, line = place[-1].strip('"').partition('", line ')
-    return f"{file}:{line}: {reason}" if line else f"{file}: {reason}"
 
 
 @cache

@@ -26,6 +26,7 @@ from kmbench.store.schema import (
     TABLES,
     VERSION_KEY,
     arrow_schema,
+    make_row,
     make_table,
     polars_schema,
 )
@@ -72,11 +73,11 @@ def write_runs(folder: str | os.PathLike[str], stored: Sequence[tuple]) -> None:
         part = []
         for run, tables, timing in stored:
             if table == "runs":
-                content = make_table(table, _row(run), run["run_id"])
+                content = make_row(table, run, run["run_id"])
             elif table == "timing":
                 if timing is None:
                     continue
-                content = make_table(table, _row(timing), run["run_id"])
+                content = make_row(table, timing, run["run_id"])
             elif table == "latency" and table not in tables:
                 continue
             else:
@@ -84,10 +85,6 @@ def write_runs(folder: str | os.PathLike[str], stored: Sequence[tuple]) -> None:
             part.append((Path(folder) / table / f"{run['run_id']}.parquet", content))
         if part:
             _write_files(part)
-
-
-def _row(values: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {name: [value] for name, value in values.items()}
 
 
 def _empty(table: str) -> dict[str, list[Any]]:
@@ -118,15 +115,9 @@ def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
-        for (path, content), partial in zip(part, temporary, strict=True):  # noqa: B007
+        for (_, content), partial in zip(part, temporary, strict=True):
             with open(partial, "wb") as file:
-                # a dictionary and statistics per column pay off from a few rows on; below some
-                # hundred rows, compression saves no bytes and takes two thirds of the time
-                many = content.num_rows > 1
-                codec = "zstd" if content.num_rows >= COMPRESSED_ROWS else "none"
-                file.write(sealed(
-                    content, compression=codec, use_dictionary=many, write_statistics=many
-                ))  # fmt: skip
+                file.write(_file_of(content))
         for partial in temporary:  # after all were written: the disk takes them together
             _sync(partial)
         for (path, _), partial in zip(part, temporary, strict=True):
@@ -138,6 +129,24 @@ def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
         for partial in temporary:
             with suppress(OSError):
                 partial.unlink()
+
+
+def _file_of(content: pa.Table) -> bytes:
+    """The bytes of a file with this content."""
+    if not content.num_rows:
+        return _empty_file(content.schema.serialize().to_pybytes())
+    # a dictionary and statistics per column pay off from a few rows on; below some hundred rows,
+    # compression saves no bytes and takes two thirds of the time
+    many = content.num_rows > 1
+    codec = "zstd" if content.num_rows >= COMPRESSED_ROWS else "none"
+    return sealed(content, compression=codec, use_dictionary=many, write_statistics=many)
+
+
+@cache
+def _empty_file(schema: bytes) -> bytes:
+    """Most runs have tables without rows: no failure, no look-up."""
+    content = pa.ipc.read_schema(pa.py_buffer(schema)).empty_table()
+    return sealed(content, compression="none", use_dictionary=False, write_statistics=False)
 
 
 @cache

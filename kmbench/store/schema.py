@@ -19,8 +19,8 @@ from kmbench.errors import KmbenchError
 from kmbench.store.catalogue import METRICS, STORED
 
 __all__ = [
-    "CALLS", "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_table",
-    "polars_schema", "schema_of",
+    "CALLS", "LINE_VECTOR", "SCHEMA_VERSION", "TABLES", "VECTOR", "arrow_schema", "make_row",
+    "make_table", "polars_schema", "schema_of",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -291,6 +291,22 @@ def make_table(table: str, columns: Mapping[str, Any], run_id: str) -> pa.Table:
         else:
             arrays.append(_array(columns[field.name], field))
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def make_row(table: str, values: Mapping[str, Any], run_id: str) -> pa.Table:
+    """The same for one row, from its values by column name: of many columns, made in one go."""
+    schema = arrow_schema(table)
+    if extra := values.keys() - set(schema.names):
+        raise KmbenchError(f"table {table}: unknown column {min(extra)!r}")
+    if missing := _needed(table) - values.keys():
+        raise KmbenchError(f"table {table}: column {min(missing)!r} is missing")
+    columns = pa.array([{**values, "run_id": run_id}], pa.struct(list(schema))).flatten()
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+@cache
+def _needed(table: str) -> frozenset[str]:
+    return frozenset(field.name for field in TABLES[table] if not field.optional) - {"run_id"}
 
 
 def _length(value: Any) -> int:

@@ -87,9 +87,10 @@ class Drive:
         return self.outcome
 
     def _greet(self, pool: Pool) -> None:
-        """A worker that cannot even start must not be blamed on a run."""
+        """A worker that cannot even start must not be blamed on a run; and all start at once."""
         try:
-            pool.executor.submit(greet).result()
+            for answer in [pool.executor.submit(greet) for _ in range(max(pool.workers(), 1))]:
+                answer.result()
         except Exception as error:
             words = f"executor {self.executor.name}: no worker can start: {error}"
             raise KmbenchError(words) from error

@@ -17,7 +17,9 @@ from typing import Any
 import polars as pl
 
 from kmbench.analysis.pareto import on_front
+from kmbench.analysis.pricing import price_runs
 from kmbench.errors import UsageProblem
+from kmbench.hardware.profile import Profile
 from kmbench.plugins import Plugins
 from kmbench.runs import make_plans
 from kmbench.scenario import Scenario
@@ -26,13 +28,15 @@ from kmbench.store.dataset import Results
 from kmbench.strategy import Strategy
 from kmbench.sweep.plan import Job, Sweep, code_of
 
-__all__ = ["AXES", "Design", "Space", "judge", "search"]
+__all__ = ["AXES", "PRICED_AXES", "Design", "Space", "judge", "search"]
 
 AXES = ("ops_per_alloc", "slab_bytes_mean", "charge_error_median", "unaccounted_share")
 """Overhead, waste, accuracy, and what escapes; lower is better for each.
 
 The last is an axis of its own: what escapes would otherwise make up for what is charged in excess.
 """
+PRICED_AXES = ("pair_ns", *AXES[1:])
+"""The same where a hardware profile says what operations cost: ns of an allocation and its free."""
 BASELINE = "none"
 
 
@@ -42,7 +46,6 @@ class Design:
 
     strategy: str
     parameters: tuple[tuple[str, Any], ...] = ()
-
 
 
 class Space:
@@ -170,16 +173,20 @@ def _suggest(trial, space: Space) -> Design:
 
 def judge(
     results: Results, space: Space, designs: Sequence[Design], scenarios: Sequence[Scenario],
-    seeds: int,
+    seeds: int, hardware: Profile | None = None,
 ) -> pl.DataFrame:  # fmt: skip
     """One row a design: its axes, whether it is on the front, and who beats it.
 
     Columns: ``design``, ``parameters`` (JSON), ``historic``, AXES (means over scenarios and seeds;
-    slab bytes as a ratio to strategy ``none``), ``leak_bytes``, ``front``, ``front_historic``
-    (among the registered strategies alone), ``beaten_by``.  Designs with a failed run are left out.
+    slab bytes as a ratio to strategy ``none``; with `hardware` PRICED_AXES), ``leak_bytes``,
+    ``front``, ``front_historic`` (among the registered strategies alone), ``beaten_by``.  Designs
+    with a failed run are left out.
     """
+    axes = PRICED_AXES if hardware else AXES
     with results.reading():
         rows = results.runs.filter(pl.col("status") == "ok").collect()
+        if hardware:
+            rows = price_runs(rows, results.ops, hardware)
     by_id = {row["run_id"]: row for row in rows.iter_rows(named=True)}
     ids = {
         (design, s, n): space.run_of(design, scenario.with_seed(scenario.seed + n))[0]
@@ -195,7 +202,7 @@ def judge(
             if row is None or base is None:
                 break
             points.append((
-                row["ops_per_alloc"], row["slab_bytes_mean"] / base["slab_bytes_mean"],
+                row[axes[0]], row["slab_bytes_mean"] / base["slab_bytes_mean"],
                 row["charge_error_median"], row["unaccounted_share"], row["leak_bytes"] or 0.0,
             ))  # fmt: skip
         if len(points) == len(scenarios) * seeds and None not in itertools.chain(*points):
@@ -209,11 +216,11 @@ def judge(
             "historic": [not design.parameters for design, _ in made],
             **{
                 name: [means[i] for _, means in made]
-                for i, name in enumerate((*AXES, "leak_bytes"))
+                for i, name in enumerate((*axes, "leak_bytes"))
             },
         }
     )
-    metrics = [METRICS[name] for name in AXES]
+    metrics = [METRICS[name] for name in axes]
     # no accounting at all costs nothing and is not an answer
     contest = frame.filter(pl.col("strategy") != BASELINE)
     old = contest.filter("historic")
@@ -222,13 +229,13 @@ def judge(
     historic = pl.col("design").replace_strict(fronts, default=None, return_dtype=pl.Boolean)
     return contest.with_columns(
         front_historic=historic,
-        beaten_by=pl.Series(_winners(contest), dtype=pl.String),
-    ).sort("front", *AXES, descending=[True] + [False] * len(AXES))
+        beaten_by=pl.Series(_winners(contest, axes), dtype=pl.String),
+    ).sort("front", *axes, descending=[True] + [False] * len(axes))
 
 
-def _winners(frame: pl.DataFrame) -> list[str | None]:
+def _winners(frame: pl.DataFrame, axes: Sequence[str] = AXES) -> list[str | None]:
     """For each row the design on the front that beats it on every axis, the nearest one."""
-    rows = frame.select("design", *AXES).rows()
+    rows = frame.select("design", *axes).rows()
     front = [row for row, on in zip(rows, frame["front"], strict=True) if on]
     found = []
     for row in rows:

@@ -7,13 +7,14 @@ where the worker runs.
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import platform
 import time
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from kmbench.errors import KmbenchError
 from kmbench.plugins import Plugins, load_plugins
@@ -24,6 +25,8 @@ from kmbench.sweep.plan import Job, code_of
 __all__ = ["TIMED_OUT", "Order", "Report", "greet", "last_words", "run_jobs"]
 
 TIMED_OUT = "Timeout"  # how faulthandler begins what it writes when time is out
+ID_DIGITS = 16  # of a run
+CELL = 8  # bytes of a value in a table
 HELD_BYTES = 64 << 20  # results that a worker keeps before it stores them
 
 
@@ -78,6 +81,11 @@ def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
     """
     plugins = _plugins(order.files)
     _check_code(order.files, order.code)
+    with Watch(order) as watch:
+        return _run_jobs(jobs, order, plugins, watch)
+
+
+def _run_jobs(jobs: list[Job], order: Order, plugins: Plugins, watch: Watch) -> list[Report]:
     reports: list[Report] = []
     held: list[tuple] = []
     held_bytes = 0
@@ -88,23 +96,25 @@ def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
                 raise KmbenchError(
                     f"a worker on {platform.node()} has other versions of kmbench or of a plugin"
                 )
-            stored, error, seconds = _attempt(plan, order)
+            stored, error, seconds = _attempt(plan, order, watch)
             held.append(stored)
-            held_bytes += sum(table.nbytes for table in stored[1].values())
+            held_bytes += sum(CELL * t.num_rows * t.num_columns for t in stored[1].values())
             reports.append(Report(run_id, error, seconds, stored if order.stream else None))
             if not order.stream and held_bytes > HELD_BYTES:
+                watch.rest()
                 write_runs(order.out, held)
                 held, held_bytes = [], 0
+    watch.rest()
     if held and not order.stream:
         write_runs(order.out, held)
     return reports
 
 
-def _attempt(plan: Plan, order: Order) -> tuple[tuple, str, float]:
+def _attempt(plan: Plan, order: Order, watch: Watch) -> tuple[tuple, str, float]:
     """Make one run: what to store, the error or nothing, and seconds."""
     for tries_left in range(order.retries, -1, -1):
         began = time.perf_counter()
-        _watch(plan.run_id, order)
+        watch.begin(plan.run_id)
         try:
             stored = perform(plan)
             return stored, "", time.perf_counter() - began - stored[2]["compile_s"]
@@ -114,8 +124,6 @@ def _attempt(plan: Plan, order: Order) -> tuple[tuple, str, float]:
             text = str(error) if isinstance(error, KmbenchError) else _named(error)
             row = failed_row(plan, text, traceback.format_exc())
             return (row, {}, None), row["error"], time.perf_counter() - began
-        finally:
-            faulthandler.cancel_dump_traceback_later()
     raise AssertionError("the last try returns")
 
 
@@ -130,34 +138,61 @@ def _traces(out: str) -> Path:
     return Path(out) / "sweeps" / "running"
 
 
-@cache
-def _trace_file(out: str, process: int) -> IO | None:
-    """This process's file: the run that it is at, and where, should the process end here."""
-    try:
-        folder = _traces(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / f"{platform.node()}-{process}.txt", "w+", encoding="utf-8")
-    except OSError:
-        return None
+class Watch:
+    """Has the process end with a traceback when a run takes too long, or crashes.
 
-
-def _watch(run_id: str, order: Order) -> None:
-    """Have the process end with a traceback when the run takes too long, or crashes.
-
-    Python's own timers would not interrupt compiled code.
+    Python's own timers would not interrupt compiled code.  A timer is a thread: a short run takes
+    over that of the run before it, so that it may get up to `grace` seconds more.
     """
-    if not order.timeout_s:
-        return
-    file = _trace_file(order.out, os.getpid())
-    options = {}
-    if file is not None:
-        file.seek(0)
-        file.truncate()
-        file.write(f"{run_id}\n")
-        file.flush()
+
+    def __init__(self, order: Order):
+        self.limit = order.timeout_s
+        self.grace = min(1.0, self.limit / 10)
+        self.folder = _traces(order.out)
+        self.armed = -math.inf  # since when
+
+    def __enter__(self) -> Watch:
+        self.file = self._file() if self.limit else None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rest()
+        if self.file is not None:
+            faulthandler.disable()
+            os.close(self.file)
+
+    def _file(self) -> int | None:
+        """This process's file: the run that it is at, and where, should the process end here."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{platform.node()}-{os.getpid()}.txt"
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            os.write(file, _line(""))
+        except OSError:
+            return None
         faulthandler.enable(file)
-        options = {"file": file}
-    faulthandler.dump_traceback_later(order.timeout_s, exit=True, **options)
+        return file
+
+    def begin(self, run_id: str) -> None:
+        """A run begins."""
+        if not self.limit:
+            return
+        if self.file is not None:
+            os.pwrite(self.file, _line(run_id), 0)
+        now = time.monotonic()
+        if now - self.armed > self.grace:
+            options = {} if self.file is None else {"file": self.file}
+            faulthandler.dump_traceback_later(self.limit + self.grace, exit=True, **options)
+            self.armed = now
+
+    def rest(self) -> None:
+        """What comes now may take as long as it likes."""
+        faulthandler.cancel_dump_traceback_later()
+        self.armed = -math.inf
+
+
+def _line(run_id: str) -> bytes:
+    return f"{run_id:<{ID_DIGITS}}\n".encode()
 
 
 def last_words(out: str, run_id: str) -> str:

@@ -10,10 +10,13 @@ of every hook.
 import argparse
 import hashlib
 import json
+import os
+import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -23,7 +26,7 @@ from kmbench.core.hooks import RETURNS
 from kmbench.core.jit import JIT
 from kmbench.core.objects import NOMEM
 from kmbench.core.state import BY_CACHE
-from kmbench.errors import KmbenchError
+from kmbench.errors import KmbenchError, did_you_mean
 from kmbench.plugins import load_plugins
 from kmbench.simulate import Simulation
 from kmbench.strategy import Strategy
@@ -32,6 +35,7 @@ from kmbench.testing.stream import SETUP, events
 
 NR_EVENTS = 1200
 TIMED_EVENTS = 20_000
+EVENT_S = 10  # of CPU time, for one event as plain Python: thousands of times what one takes
 SMALL = 1 << 20  # tables up to so many bytes are compared after every event
 
 
@@ -45,6 +49,8 @@ class Rows(np.recarray):
     """Records with every index checked; plain Python would take negative ones."""
 
     def __getitem__(self, row):
+        if isinstance(row, (float, np.floating)):
+            raise IndexError(f"row {row} of a table: expected a whole number")
         if isinstance(row, (int, np.integer)) and not 0 <= row < len(self):
             names = ", ".join(self.dtype.names[:4])
             raise IndexError(f"row {row} of a table of {len(self)} rows ({names}, ...)")
@@ -104,8 +110,10 @@ class Watch:
             self.tell("counters", f"{place}: the count of a path goes down")
 
     def _answer(self, name: str, place: str, S, answer, arguments: tuple) -> None:
-        if RETURNS[name] != "row" or isinstance(answer, (float, str)) or answer is None:
+        if RETURNS[name] != "row" or isinstance(answer, float) or answer is None:
             return
+        if not isinstance(answer, (int, np.integer, np.bool_)):
+            raise KmbenchError(f"{place}: returns a {type(answer).__name__}, not a whole number")
         if name == "select":
             caches = int(S.k["nr_caches"][0])
             fits = -NR_CAUSES < answer < caches
@@ -142,8 +150,36 @@ class Watch:
         own = [frame for frame in frames if frame.filename in files]
         at = own[-1] if own else frames[-1]
         check = "bounds" if isinstance(error, IndexError) else "plain"
-        text = f"{hook} ({at.filename}:{at.lineno}): {type(error).__name__}: {error}"
-        self.tell(check, text.strip())
+        words = _missing(error) or f"{type(error).__name__}: {error}"
+        self.tell(check, f"{hook} ({at.filename}:{at.lineno}): {words}".strip())
+
+
+@contextmanager
+def no_longer_than(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError, at the line that is being run, after so much time of this process."""
+
+    def end(number, frame):
+        raise TimeoutError(f"no end within {seconds:g} s")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _missing(error: Exception) -> str:
+    """Which table or field an error is about that does not exist; empty if it is another one."""
+    if not isinstance(error, AttributeError) or error.name is None:
+        return ""
+    if isinstance(error.obj, np.record):
+        known = error.obj.dtype.names
+        return f"no field {error.name!r} in that record{did_you_mean(error.name, known)}"
+    if isinstance(error.obj, tuple) and hasattr(error.obj, "_fields"):
+        return f"there is no table {error.name!r}{did_you_mean(error.name, error.obj._fields)}"
+    return ""
 
 
 def tables_digest(S, P) -> str:
@@ -193,7 +229,8 @@ def observe_plain(strategy: Strategy) -> dict:
         for i in range(len(stream)):
             watch.ran = []
             limits.before(simulation.S)
-            simulation.feed(stream[i : i + 1])
+            with no_longer_than(EVENT_S):
+                simulation.feed(stream[i : i + 1])
             limits.after(simulation.S, _places(watch, sorted(set(watch.ran))))
             digests.append(tables_digest(simulation.S, simulation.P))
             ran.append(sorted(set(watch.ran)))
@@ -250,9 +287,15 @@ def _teardown(simulation: Simulation, watch: Watch) -> None:
 def observe_compiled(strategy: Strategy) -> dict:
     """The compiled engine on the same stream, twice, and its speed beside `none`."""
     try:
-        simulations = [Simulation(SETUP, strategy) for _ in range(2)]
+        return _compiled(strategy)
     except KmbenchError as error:
         return {"error": str(error)}
+    except Exception as error:
+        return {"error": f"compiled, it raises {type(error).__name__}: {error}"}
+
+
+def _compiled(strategy: Strategy) -> dict:
+    simulations = [Simulation(SETUP, strategy) for _ in range(2)]
     stream = events(NR_EVENTS)
     digests: list[list[str]] = []
     for simulation in simulations:
@@ -297,9 +340,12 @@ def main() -> None:
     parser.add_argument("-p", "--plugin", action="append", default=[])
     options = parser.parse_args()
     assert (options.mode == "plain") != JIT, "plain runs with NUMBA_DISABLE_JIT=1"
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what plugins print is no answer
     plugins = load_plugins(tuple(options.plugin))
     seen = {name: MODES[options.mode](plugins.strategy(name)) for name in options.names}
-    print(json.dumps(seen))
+    with answer:
+        json.dump(seen, answer)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kmbench.errors import UsageProblem
 from kmbench.executor import ExecutorPlugin, Place, Pool
@@ -20,6 +20,8 @@ def open_dask(place: Place) -> Iterator[Pool]:
     """
     try:
         from distributed import Client, LocalCluster
+
+        from kmbench_executors.dask_worker import Undisturbed
     except ImportError:
         raise UsageProblem(
             "executor dask: dask.distributed is not installed: pip install 'kmbench[dask]'"
@@ -35,9 +37,13 @@ def open_dask(place: Place) -> Iterator[Pool]:
         client = Client(cluster or place.scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageProblem(f"executor dask: cannot reach {place.scheduler}: {error}") from None
+    undisturbed = Undisturbed()
     try:
+        with suppress(Exception):  # without it runs take longer; who cannot load it cannot run
+            client.register_plugin(undisturbed)
         # a worker that comes late is counted once the scheduler tells of it
         yield Pool(client.get_executor(pure=False), lambda: sum(client.nthreads().values()))
+        client.unregister_worker_plugin(undisturbed.name)
     finally:
         client.close()
         if cluster is not None:
