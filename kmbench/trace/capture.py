@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kmbench.core.events import ALLOC, GFP_ACCOUNT, SLAB_CHARGED
+from kmbench.core.events import ALLOC, EVENT, GFP_ACCOUNT, SLAB_CHARGED
 from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
 from kmbench.errors import UsageProblem
@@ -23,6 +23,7 @@ from kmbench.trace.capture_state import (
 )
 from kmbench.trace.capture_stream import read_aux, read_stream
 from kmbench.trace.gap import untraced_allocations
+from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
 from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
@@ -110,12 +111,17 @@ def read_capture(folder: str | Path) -> Capture:
     slab_rows = initial_objects(stream.first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
-    unseen = untraced_allocations(
-        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, dump_times[1] - 1
-    )
+    slab_of_key = dict(zip(keys.tolist(), slab_rows[slab_rows > 0].tolist(), strict=True))
+    unseen = np.zeros(0, EVENT)
+    if dump_times[0] < -1:
+        unseen = untraced_allocations(
+            folder, initial.slabs, caches, stream.raw, slab_of_key, cpus, stream.keys,
+            dump_times[1] - 1,
+        )  # fmt: skip
+    early = alive_before(stream.raw, stream.role, stream.keys, keys)
     raw, role = stream.raw, stream.role
-    if len(unseen):
-        raw, role = merge(raw, role, [unseen])
+    if len(unseen) or len(early):
+        raw, role = merge(raw, role, [unseen, early])
     events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)

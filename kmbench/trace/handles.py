@@ -65,6 +65,9 @@ def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
             if op != FREE:
                 unknown += 1
                 continue
+            if role[i] == OWN_VECTOR:
+                vectors += 1
+                continue
             allocs += 1
             if top:
                 top -= 1
@@ -92,7 +95,8 @@ def assign_handles(
     """Replace the keys in ``obj`` by dense handles, the one freed last used again first.
 
     raw: EVENT array in time order, ``obj`` a key below `keys` for the ops that name an object.
-    role: u1 per event, see passes.py; only OWN_VECTOR matters.
+    role: u1 per event, see passes.py; only OWN_VECTOR matters: such allocations are left out, and
+        frees of what was not seen allocated.
     initial_keys: keys live at the start; they get the handles 1, 2, ... in that order.
 
     An allocation of a live key means that the free between was not traced: a FREE is put in right
