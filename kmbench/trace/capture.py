@@ -36,6 +36,7 @@ class Capture(NamedTuple):
     events: np.ndarray  # EVENT, time order
     manifest: dict  # the capture's own
     repairs: Repairs
+    vectors: dict[str, int]  # left out, made less given back until the end of the workload
 
 
 def lost_events(manifest: dict) -> int:
@@ -122,7 +123,9 @@ def read_capture(folder: str | Path) -> Capture:
     raw, role = stream.raw, stream.role
     if len(unseen) or len(early):
         raw, role = merge(raw, role, [unseen, early])
-    events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
+    done = assign_handles(
+        raw, role, stream.keys + len(unseen), keys, len(caches), dump_times[1]
+    )  # fmt: skip
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)
     objects["slab"] = slab_rows[slab_rows > 0]
@@ -134,9 +137,12 @@ def read_capture(folder: str | Path) -> Capture:
         era=_era(str(manifest.get("kernel", ""))),
         caches=caches,
         groups=groups,
-        nr_objects=nr_objects,
+        nr_objects=done.nr_objects,
         initial_slabs=initial.slabs,
         initial_objects=objects,
         initial_sheaves=initial.sheaves,
     )
-    return Capture(setup, events, manifest, repairs)
+    vectors = {
+        spec.name: int(count) for spec, count in zip(caches, done.vectors[1:], strict=True) if count
+    }
+    return Capture(setup, done.events, manifest, done.repairs, vectors)
