@@ -10,6 +10,7 @@ import polars as pl
 from kmbench.core.events import ALLOC, EVENT, GFP_ACCOUNT, SLAB_CHARGED
 from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
+from kmbench.core.specialise import cached
 from kmbench.errors import UsageProblem
 from kmbench.trace.capture_state import (
     HANDLE_SHIFT,
@@ -27,6 +28,8 @@ from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
 from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
+
+_ALLOC, _ACCOUNT = ALLOC, GFP_ACCOUNT
 
 
 class Capture(NamedTuple):
@@ -55,19 +58,25 @@ def is_capture(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "events.parquet").is_file()
 
 
+@cached
+def _asked(events, made, charged):  # pragma: no cover - compiled
+    for i in range(len(events)):
+        if events[i].op == _ALLOC:
+            made[events[i].cache] += 1
+            charged[events[i].cache] += events[i].gfp & _ACCOUNT != 0
+
+
 def mark_charged(caches: tuple[CacheSpec, ...], events: np.ndarray) -> tuple[CacheSpec, ...]:
     """Flag the caches most of whose allocations carried __GFP_ACCOUNT.
 
     Their slabs had obj_cgroup vectors before the recording began: without, the replay makes 335 to
     1,012 vectors too many for buffer_head alone.
     """
-    allocs = events[events["op"] == ALLOC]
-    made = np.bincount(allocs["cache"], minlength=len(caches) + 1)
-    asked = allocs["cache"][allocs["gfp"] & GFP_ACCOUNT != 0]
-    charged = 2 * np.bincount(asked, minlength=len(caches) + 1) > made
+    made, charged = (np.zeros(len(caches) + 1, np.int64) for _ in range(2))
+    _asked(events, made, charged)
     return tuple(
-        cache._replace(flags=cache.flags | SLAB_CHARGED) if charged[row] else cache
-        for row, cache in enumerate(caches, 1)
+        cache._replace(flags=cache.flags | SLAB_CHARGED) if 2 * asked > total else cache
+        for cache, asked, total in zip(caches, charged[1:], made[1:], strict=True)
     )
 
 

@@ -10,7 +10,6 @@ recorder's CPU: that was busy recording.
 """
 
 from collections.abc import Iterable
-from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from kmbench.core.events import ALLOC, EVENT, FREE, SLAB_RECLAIM_ACCOUNT
 from kmbench.core.setup import CacheSpec
-from kmbench.trace.capture_state import CPU_PARTIAL, CPU_SLAB, NODE_PARTIAL
+from kmbench.trace.capture_state import CPU_PARTIAL, CPU_SLAB, FULL, NODE_PARTIAL
 from kmbench.trace.tables import open_parquet, read_arrays
 
 _COLUMNS = ("t_sysfs", "cache", "partial_slabs", "cpu_partial_slabs", "cpu_slabs")
@@ -46,15 +45,22 @@ class SmallSlub:
         self.active: list[int | None] = [None] * cpus
         self.partial: list[list[int]] = [[] for _ in range(cpus)]  # oldest first
         self.node: list[int] = []
-        for row in np.flatnonzero(slabs["inuse"] < slabs["objects"]).tolist():
-            self.free[row] = int(slabs["objects"][row]) - int(slabs["inuse"][row])
-        for row, (where, cpu) in enumerate(zip(slabs["where"], slabs["cpu"], strict=True)):
-            if where == CPU_SLAB:
-                self.active[cpu] = row
-            elif where == CPU_PARTIAL:
-                self.partial[cpu].insert(0, row)
-            elif where == NODE_PARTIAL:
+        for row in np.flatnonzero(slabs["where"] != FULL).tolist():
+            slab = slabs[row]
+            self.free[row] = int(slab["objects"]) - int(slab["inuse"])
+            if slab["where"] == CPU_SLAB:
+                self.active[slab["cpu"]] = row
+            elif slab["where"] == CPU_PARTIAL:
+                self.partial[slab["cpu"]].insert(0, row)
+            elif slab["where"] == NODE_PARTIAL:
                 self.node.append(row)
+
+    def copy(self) -> "SmallSlub":
+        """Another one in the same state."""
+        other = object.__new__(SmallSlub)
+        other.spec, other.free, other.active = self.spec, self.free.copy(), self.active.copy()
+        other.partial, other.node = [part.copy() for part in self.partial], self.node.copy()
+        return other
 
     def alloc(self, cpu: int) -> int:
         """Allocate an object; its slab (___slab_alloc, get_partial_node)."""
@@ -115,7 +121,7 @@ def needed(slub: SmallSlub, cpu: int, traced: Iterable[tuple], seen: Lists) -> i
     """
     traced = list(traced)
     for count in range(_MOST):
-        then, place = deepcopy(slub), {}
+        then, place = slub.copy(), {}
         for op, where, key, slab in traced:
             if op == ALLOC:
                 place[key] = then.alloc(where)
@@ -153,27 +159,32 @@ def untraced_allocations(
         return np.zeros(0, EVENT)
     busy = int(events["cpu"][0])
     idle = next((cpu for cpu in range(cpus) if cpu != busy), busy)
-    counts: dict[int, dict[int, int]] = {idle: {}, busy: {}}
-    read = np.flatnonzero((snaps["t_sysfs"] == first) & (snaps["cache"] < len(caches)))
-    shown = False  # that it was the idle CPU, by a cache that was traced on the busy one only
-    for at in read:
+    states: dict[int, tuple[SmallSlub, list[tuple], Lists]] = {}
+    for at in np.flatnonzero((snaps["t_sysfs"] == first) & (snaps["cache"] < len(caches))):
         row = int(snaps["cache"][at]) + 1
-        mine, listed = events[events["cache"] == row], np.flatnonzero(slabs["cache"] == row)
         if caches[row - 1].sheaf_capacity:
             continue
+        listed = np.flatnonzero(slabs["cache"] == row)
         traced = [
             (int(event["op"]), int(event["cpu"]), int(event["obj"]),
              slab_of[event["obj"]] - 1 - listed[0] if event["obj"] in slab_of else None)
-            for event in mine
+            for event in events[events["cache"] == row]
         ]  # fmt: skip
         seen = Lists(*(int(snaps[name][at]) for name in _COLUMNS[2:]))
-        for cpu, found in counts.items():
-            slub = SmallSlub(slabs[listed], caches[row - 1], cpus)
-            if cpu not in mine["cpu"] and slub.active[cpu] is None:
-                found[row] = needed(slub, cpu, traced, seen)
-                shown |= bool(traced and found[row])
-    cpu = idle if shown else busy
-    rows = [row for row, count in counts[cpu].items() for _ in range(count)]
+        states[row] = SmallSlub(slabs[listed], caches[row - 1], cpus), traced, seen
+
+    def explained(cpu: int, only_traced: bool) -> list[int]:
+        """Rows of the caches, one per allocation on `cpu`."""
+        found = []
+        for row, (slub, traced, seen) in states.items():
+            new = slub.active[cpu] is None and cpu not in (where for _, where, *_ in traced)
+            if new and (traced or not only_traced):
+                found += [row] * needed(slub.copy(), cpu, traced, seen)
+        return found
+
+    # a cache that was traced on the busy CPU only tells whether it was the other one
+    cpu = idle if explained(idle, True) else busy
+    rows = explained(cpu, False)
     out = np.zeros(2 * len(rows), EVENT)
     out["cache"], out["obj"] = rows * 2, key + np.tile(np.arange(len(rows)), 2)
     out["op"] = np.repeat([ALLOC, FREE], len(rows))

@@ -16,8 +16,7 @@ _ALLOC, _FREE = ALLOC, FREE
 
 
 @cached
-def _find(raw, role, live, grace, row, when):  # pragma: no cover - compiled
-    freed = np.full(len(live), -1, np.int64)
+def _find(raw, role, live, freed, grace, row, when):  # pragma: no cover - compiled
     n = 0
     for i in range(len(raw)):
         key = raw[i].obj
@@ -26,10 +25,12 @@ def _find(raw, role, live, grace, row, when):  # pragma: no cover - compiled
         elif raw[i].op == _FREE:
             if not live[key] and role[i] == AFTER_GRACE:
                 row[n] = i
-                when[n] = max(freed[key] + 1, raw[i].t - grace)
+                when[n] = raw[i].t - grace
+                if freed[key]:
+                    when[n] = max(when[n], raw[freed[key] - 1].t + 1)
                 n += 1
             live[key] = False
-            freed[key] = raw[i].t
+            freed[key] = i + 1
     return n
 
 
@@ -45,7 +46,8 @@ def alive_before(
     live[initial_keys] = True
     most = int(np.count_nonzero(role == AFTER_GRACE))
     row, when = np.zeros(most, np.int64), np.zeros(most, np.int64)
-    n = _find(raw, role, live, GRACE_NS, row, when)
+    freed = np.zeros(keys, np.int32)  # by event, from 1: most keys are never touched
+    n = _find(raw, role, live, freed, GRACE_NS, row, when)
     out = raw[row[:n]]
-    out["t"], out["op"], out["memcg"], out["gfp"] = when[:n], ALLOC, 1, 0
+    out["t"], out["op"], out["memcg"], out["gfp"] = np.maximum(when[:n], 0), ALLOC, 1, 0
     return out[np.argsort(out["t"], kind="stable")]
