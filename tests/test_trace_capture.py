@@ -5,13 +5,14 @@ import pytest
 
 from kmbench.core import events as ev
 from kmbench.core.geometry import make_cache
+from kmbench.core.setup import INITIAL_SLAB
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
 from kmbench.trace.capture import lost_events, read_capture
 from kmbench.trace.convert import convert_capture
-from kmbench.trace.deferred import DRAIN_NS
+from kmbench.trace.deferred import DRAIN_NS, GRACE_NS
 from kmbench.trace.format import open_trace
-from kmbench.trace.gap import needed
+from kmbench.trace.gap import Lists, SmallSlub, needed
 from kmbench.trace.interrupts import GAP_NS, before_interrupts
 from kmbench.trace.recording import open_recording
 from kmbench.trace.truth import read_truth
@@ -83,6 +84,31 @@ def test_missing_free_and_missing_alloc_are_put_in(tmp_path):
     ]  # fmt: skip
     assert (capture.repairs.frees, capture.repairs.allocs) == (1, 1)
     assert of_op(capture, ev.ALLOC)["memcg"][-1] == 1  # nobody's
+
+
+def test_what_an_rcu_callback_frees_was_there_a_grace_period_before(tmp_path):
+    late = 2 * GRACE_NS
+    free = {"op": FREE, "site": 5, "cpu": 1, "memcg": 2}
+    events = [
+        {"t": late - 9, "obj": 601}, {"t": late - 5, "obj": 601, "op": FREE},
+        free | {"t": late, "obj": 600, "ctx": 2}, free | {"t": late + 1, "obj": 601, "ctx": 2},
+        free | {"t": late + 2, "obj": 602},  # not in softirq: by whatever was there
+    ]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    made = [(int(row["t"]), int(row["cpu"]), int(row["memcg"]))
+            for row in of_op(capture, ev.ALLOC)]  # fmt: skip
+    assert made == [
+        (late - GRACE_NS, 1, 1), (late - 9, 0, 1), (late - 4, 1, 1), (late + 2, 1, 1),
+    ]  # fmt: skip
+
+
+def test_frees_of_vectors_never_seen_are_left_out(tmp_path):
+    free = {"op": KFREE, "cache": 3}
+    events = [{"t": 1, "obj": 900}, free | {"t": 2, "obj": 600, "site": 6},
+              free | {"t": 3, "obj": 601, "site": 4}]  # fmt: skip
+    capture = read_capture(write_capture(tmp_path / "c", events=events))
+    assert [int(row["t"]) for row in of_op(capture, ev.FREE)] == [3]
+    assert (capture.repairs.vectors, capture.repairs.allocs) == (1, 1)
 
 
 def test_vectors_unknown_caches_and_large_objects_are_left_out(tmp_path):
@@ -403,43 +429,85 @@ def test_messages_are_charged_though_the_trace_does_not_say_so(tmp_path):
     assert made["memcg"].tolist() == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("free", "partial_slabs", "taken", "held", "count"),
-    [
-        ([1, 2, 3], 0, 1, 1, 1),  # without cpu partial lists: one slab at a time
-        ([1, 2, 3], 0, 2, 1, 2),
-        ([4, 1, 1, 2, 9], 6, 5, 5, 1),  # one becomes active, four go along
-        ([4, 1, 1, 2, 9], 6, 5, 4, 5),  # the first is full, the last taken serves
-        ([4, 1, 1, 2, 9], 6, 5, 3, 14),
-        ([4, 1, 1, 2, 9], 6, 5, 6, 0),  # never holds six
-        ([4, 1, 1, 2, 9], 6, 4, 4, 0),  # never takes four
-        ([4, 1], 6, 0, 0, 0),
-    ],
-)
-def test_slabs_that_left_a_node_list_tell_how_much_was_allocated(
-    free, partial_slabs, taken, held, count
-):
+def slub(free, partial_slabs, *, cpus=2, active=()):
+    """Slabs with so many free objects: the first are active on the CPUs `active`."""
     spec = make_cache("x", 192)._replace(
         cpu_partial=10 * partial_slabs, cpu_partial_slabs=partial_slabs
     )
-    assert needed(free, spec, taken, held) == count
+    slabs = np.zeros(len(free), INITIAL_SLAB)
+    slabs["objects"], slabs["where"] = spec.objects, np.where(np.array(free) > 0, 3, 4)
+    slabs["inuse"] = spec.objects - np.array(free)
+    slabs["where"][: len(active)], slabs["cpu"][: len(active)] = 1, active
+    return SmallSlub(slabs, spec, cpus)
 
 
-def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp_path):
+@pytest.mark.parametrize(
+    ("free", "partial_slabs", "seen", "count"),
+    [
+        ([1, 2, 3], 0, (2, 0, 1), 1),  # without cpu partial lists: one slab at a time
+        ([1, 2, 3], 0, (1, 0, 1), 2),
+        ([4, 1, 1, 2, 9], 6, (0, 4, 5), 1),  # one becomes active, four go along
+        ([4, 1, 1, 2, 9], 6, (0, 3, 4), 5),  # the first is full, the last taken serves
+        ([4, 1, 1, 2, 9], 6, (0, 2, 3), 14),
+        ([4, 1, 1, 2, 9], 6, (0, 5, 6), 0),  # never holds six
+        ([4, 1, 1, 2, 9], 6, (1, 3, 4), 0),  # never takes four
+        ([4, 1], 6, (2, 0, 0), 0),
+        ([], 6, (0, 0, 1), 1),  # a new one
+    ],
+)
+def test_slabs_that_left_a_node_list_tell_how_much_was_allocated(free, partial_slabs, seen, count):
+    assert needed(slub(free, partial_slabs), 1, [], Lists(*seen)) == count
+
+
+def test_what_was_traced_counts_before_the_rest_is_explained():
+    # CPU 0 fills its slab, the node's and a new one: alone it leaves one active CPU
+    traced = [(ev.ALLOC, 0, key, None) for key in range(1 + 2 + 21)]
+    state = slub([1, 2], 6, active=[0])
+    assert needed(state, 1, traced, Lists(0, 0, 1)) == 0
+    assert needed(slub([1, 2], 6, active=[0]), 1, traced, Lists(0, 0, 2)) == 1
+    # a free of an object from before, of one just made, and of one never heard of
+    frees = [(ev.FREE, 0, 900, 1), (ev.FREE, 0, 0, None), (ev.FREE, 0, 901, None)]
+    state = slub([1, 0], 6, active=[0])
+    assert needed(state, 1, [traced[0], *frees], Lists(0, 1, 2)) == 0
+    assert needed(slub([1, 0], 6, active=[0]), 1, [traced[0], *frees], Lists(0, 1, 3)) == 1
+
+
+def test_the_small_slub_keeps_no_more_than_the_lists_may_hold():
+    state = slub([0] * 9 + [4], 2)
+    for slab in range(4):
+        state.give_back(slab, 0)  # the third drains the list
+    assert state.lists() == Lists(3, 2, 0) and state.node == [9, 1, 0]
+    for slab, most in ((1, state.spec.min_partial), (0, 1)):
+        state.spec = state.spec._replace(min_partial=most)
+        for _ in range(state.spec.objects - 1):
+            state.give_back(slab, 0)
+        # empty: kept only while fewer than min_partial slabs are there
+        assert (slab in state.node) == (most > 3)
+
+
+@pytest.mark.parametrize(("traced", "cpu"), [((0, 1, 3), 1), ((0, 1, 2), 0)])
+def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp_path, traced, cpu):
     dump = [{"pfn": 10 + at, "inuse": 20 - at, "objects": 21, "cache": cache}
             for at, cache in enumerate([0, 0, 3, 3])]  # fmt: skip
     dumps = {"dentry": {"slabs": 2}, "kmalloc-64": {"slabs": 2}}
-    snaps = [{"t": 5, "t_sysfs": 50, "cache": cache, "partial_slabs": 0, "cpu_slabs": 2}
-             for cache in (0, 3)]  # fmt: skip
-    events = [{"t": 10, "op": KMALLOC, "cache": 3, "obj": 6000}]  # on CPU 0, so not on that
+    names = ("partial_slabs", "cpu_partial_slabs", "cpu_slabs")
+    # kmalloc-64 was traced on CPU 0, which takes both its slabs: the other CPU has one, or has not
+    snaps = [
+        {"t": 5, "t_sysfs": 50, "cache": cache, **dict(zip(names, seen, strict=True))}
+        for cache, seen in ((0, (0, 1, 2)), (3, traced))
+    ]
+    events = [{"t": 10, "op": KMALLOC, "cache": 3, "obj": 6000}]
+    manifest = {"dump_t": [-9, 900_000, 990_000]}
     folder = write_capture(tmp_path / "c", events=events, slabdump=dump, dumps=dumps,
-                           snapshots=snaps)  # fmt: skip
+                           snapshots=snaps, manifest=manifest)  # fmt: skip
     made = read_capture(folder).events
-    made = made[made["op"] <= ev.FREE]
-    # one dentry on the other CPU, back by the end; kmalloc-64 was traced
-    assert made[["op", "t", "cpu", "cache", "memcg"]].tolist() == [
-        (ev.ALLOC, 0, 1, 1, 1), (ev.ALLOC, 10, 0, 4, 1), (ev.FREE, 899_999, 1, 1, 1),
-    ]  # fmt: skip
+    made = made[made["op"] <= ev.FREE][["op", "t", "cpu", "cache", "memcg"]].tolist()
+    if cpu:
+        # the other CPU took first: CPU 0 had to make one
+        assert (ev.ALLOC, 0, 1, 1, 1) in made and (ev.FREE, 50, 1, 1, 1) in made
+    else:
+        assert made[:2] == [(ev.ALLOC, 0, 0, 1, 1), (ev.ALLOC, 10, 0, 4, 1)]
+    assert sum(row[0] == ev.ALLOC for row in made) == sum(row[0] == ev.FREE for row in made) + 1
 
 
 def test_what_the_recorder_lost_is_said(tmp_path):

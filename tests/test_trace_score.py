@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from kmbench.errors import UsageProblem
+from kmbench.trace.live import Live
 from kmbench.trace.score import COLUMNS, PAGE, score
 from trace_capture import write_capture
 
@@ -16,7 +17,7 @@ NAMES = ("dentry", "task_struct", "mm_struct", "kmalloc-64")
 
 @pytest.fixture
 def capture(tmp_path):
-    row = {"scoreable": True, "live_end": 7, "live_end_from_events": 6}
+    row = {"scoreable": True, "live_start": 5, "live_end": 7}
     row |= {"slabs_made": 200, "slabs_gone": 150}
     truth = {
         "caches": dict.fromkeys(NAMES, row) | {"kmalloc-8": row | {"scoreable": False}},
@@ -38,7 +39,7 @@ def capture(tmp_path):
 def predicted():
     slabs = pl.DataFrame(
         [
-            {"cache": name, "t": t, "num_slabs": n, "live_objs": 7, "made": 200, "returned": 150}
+            {"cache": name, "t": t, "num_slabs": n, "made": 200, "returned": 150}
             for t, n in zip(TIMES, SLABS, strict=True)
             for name in NAMES
         ]
@@ -51,7 +52,8 @@ def values(result):
 
 
 def test_a_perfect_replay_passes_every_row(capture):
-    result = score(capture, *predicted(), zombies=0)
+    live = (Live("dentry", 7, 7, 0, 7, 0),)
+    result = score(capture, *predicted(), zombies=0, live=live)
     assert result.passed
     assert all(row.passed for row in result.rows)
     assert result.readings.columns == list(COLUMNS)
@@ -124,9 +126,9 @@ def test_lifetimes_live_objects_and_zombies(capture):
     slabs, kmem = predicted()
     off = slabs.with_columns(
         made=pl.when(pl.col("cache") == "dentry").then(180).otherwise(pl.col("made")),
-        live_objs=pl.when(pl.col("cache") == "dentry").then(9).otherwise(6),
     )
-    rows = values(score(capture, off, kmem, zombies=2))
+    live = Live("dentry", 9, 8, 0, 7, 0), Live("kmalloc-64", 6, 6, 3, 7, 2)
+    rows = values(score(capture, off, kmem, zombies=2, live=live))
     assert rows["slabs made sum"] == pytest.approx(20 / 800)
     assert rows["slabs made worst cache"] == pytest.approx(0.1)
     assert rows["slabs returned sum"] == 0
@@ -134,15 +136,11 @@ def test_lifetimes_live_objects_and_zombies(capture):
     assert rows["zombies missed"] == 2
 
 
-def test_live_objects_tell_the_recordings_faults_from_the_models(capture):
-    slabs, kmem = predicted()
-    assert score(capture, slabs.drop("live_objs"), kmem).live == ()
-    off = slabs.with_columns(live_objs=pl.when(pl.col("cache") == "dentry").then(9).otherwise(6))
-    counts = {row.cache: row for row in score(capture, off, kmem).live}
-    assert set(counts) == set(NAMES)  # the kernel says 7, its operations leave 6
-    assert {row.unseen for row in counts.values()} == {1}
-    assert [name for name, row in counts.items() if row.differs] == ["dentry"]
-    assert counts["dentry"][1:] == (9, 7, 6)
+def test_live_objects_tell_the_recordings_faults_from_the_models():
+    right = Live("dentry", 6, 6, 3, 9, 2)
+    assert not right.differs and right.drift == 1  # vectors are no fault of either
+    assert right._replace(replay=7).differs
+    assert right._replace(kernel=None).drift is None
 
 
 def test_what_was_not_handed_over_is_not_judged(capture):

@@ -12,13 +12,16 @@ import pytest
 from kmbench import load_plugins
 from kmbench.analysis.picture import Curve, number, svg_charts, text_chart
 from kmbench.cli import app
-from kmbench.core.events import CG_CREATE, CG_OFFLINE, CG_RELEASE, EVENT, SAMPLE
+from kmbench.core.events import ALLOC, CG_CREATE, CG_OFFLINE, CG_RELEASE, EVENT, FREE, SAMPLE
 from kmbench.core.geometry import make_cache
 from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.errors import UsageProblem
 from kmbench.simulate import Simulation
 from kmbench.trace.billing import billing
+from kmbench.trace.live import Ledger, live_counts
+from kmbench.trace.recording import open_recording
 from kmbench.trace.score import COLUMNS, PAGE
+from kmbench.trace.truth import read_truth
 from kmbench.trace.validate import BOUNDS, pooled, predict, validate
 from kmbench.trace.whatif import what_if
 from trace_capture import write_capture
@@ -131,6 +134,39 @@ def test_a_group_is_a_zombie_until_its_release(plugins):
     assert predict(simulation).zombies == 1
 
 
+def test_live_objects_are_those_of_the_ledger(replayed):
+    for validation in replayed.values():
+        live = validation.score.live
+        assert len(live) > 25 and not any(row.differs for row in live)
+        assert any(row.vectors for row in live)
+    near = [row for row in replayed["compile"].score.live if row.recorded_vectors]
+    assert len(near) > 2 and all(abs(row.vectors - row.recorded_vectors) < 5 for row in near)
+    assert all(row.drift is None for row in replayed["churn"].score.live)  # only its beginning
+
+
+def test_a_wrong_state_at_the_start_shows_in_the_live_objects(plugins):
+    truth = read_truth(trace("compile"))
+    with open_recording(trace("compile")) as recording:
+        setup = recording.setup
+    for off, wrong in ((0, []), (1, ["filp"])):
+        slabs = setup.initial_slabs.copy()
+        filp = [cache.name for cache in setup.caches].index("filp") + 1
+        slabs["inuse"][np.flatnonzero(slabs["cache"] == filp)[-1]] -= off
+        changed = setup._replace(initial_slabs=slabs)
+        simulation = Simulation(changed, plugins.strategy("linux-6.18"))
+        live = live_counts(truth, simulation, Ledger(changed), None)
+        assert [row.cache for row in live if row.differs] == wrong
+
+
+def test_the_ledger_counts_a_free_for_the_cache_that_the_object_is_in():
+    caches = make_cache("one", 64), make_cache("two", 64)
+    setup = Setup(Machine(cpus=1, memory_pages=64), "6.18", caches, (GroupSpec("/", 0),), 4)
+    ledger, events = Ledger(setup), np.zeros(3, EVENT)
+    events["op"], events["obj"], events["cache"] = [ALLOC, ALLOC, FREE], [1, 2, 1], [1, 1, 2]
+    ledger.add(events)
+    assert ledger.net.tolist() == [0, 1, 0]
+
+
 def test_command_prints_table_and_pictures(kmbench):
     code, out, err = kmbench(
         "trace", "validate", trace("compile"), "--worst", 3, "--bound", "kmem-exact=1.01"
@@ -170,7 +206,7 @@ def test_json_and_readings_say_the_same(kmbench, tmp_path):
         mine = frame.filter(pl.col("scored") & (pl.col("capture") == row["capture"]))
         for quantity, value in from_readings(mine.to_dicts()).items():
             assert told[quantity] == pytest.approx(value, rel=1e-12), quantity
-        assert {"cache", "predicted", "kernel", "recorded", "unseen"} <= set(*row["live"][:1])
+        assert {"cache", "replay", "ledger", "drift", "vectors"} <= set(*row["live"][:1])
     both = from_readings(frame.filter("scored").to_dicts(), whole=True)
     assert document["all"]["slabs caches exact at every snapshot"] == pytest.approx(both)
 

@@ -22,6 +22,8 @@ SITES = (
     "kernfs_fop_write_iter+0xe4",
     "mm_alloc+0x16",
     "fork",
+    "rcu_do_batch+0x1b7",
+    "__free_slab+0x8d",
 )
 EVENTS = dict.fromkeys(
     ("t", "op", "cpu", "pid", "memcg", "ctx", "cache", "obj", "req", "gfp", "site", "flags"), 0
@@ -33,8 +35,9 @@ AUX = dict.fromkeys(("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3"),
 SLABS = dict.fromkeys(("slab", "cache", "pfn", "t_alloc"), 0)
 DUMP = dict.fromkeys(("dump", "cache", "pfn", "inuse", "objects", "where", "cpu"), 0)
 SNAPS = dict.fromkeys(
-    ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs", "cpu_slabs"), 0
-)
+    ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs", "cpu_partial_slabs",
+     "cpu_slabs"), 0,
+)  # fmt: skip
 MEMCGS = dict.fromkeys(("t0", "t1", "memcg", "kmem_usage"), 0)
 TABLES = {
     "events": EVENTS, "pages": PAGES, "aux": AUX, "slabs": SLABS, "slabdump": DUMP,

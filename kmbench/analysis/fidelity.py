@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from kmbench.analysis.picture import Curve, text_chart
-from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
+from kmbench.analysis.tables import Column, Grid, as_text
 
 if TYPE_CHECKING:
     from kmbench.trace.validate import Validation
@@ -158,21 +157,17 @@ def charts(validation: Validation, items: int = 1) -> list[tuple[str, list[Curve
 
 
 def live_text(validation: Validation) -> str:
-    """Live objects at the end, where prediction, kernel and recording do not all agree."""
-    counts = validation.score.live
-    unseen = ", ".join(f"{row.cache} {row.unseen:+,}" for row in counts if row.unseen)
-    parts = []
-    if unseen:
-        line = f"live objects that the recording itself misses: {unseen}"
-        parts += wrap(line, WIDTH, subsequent_indent="  ")
-    columns = [Column("live at the end", left=True), Column("predicted"), Column("kernel"),
-               Column("recorded")]  # fmt: skip
+    """Live objects at the end, where replay, ledger and kernel, or the vectors, do not agree."""
+    columns = [Column("live at the end", left=True), Column("replay"), Column("ledger"),
+               Column("drift"), Column("vectors"), Column("recorded")]  # fmt: skip
     rows = [
-        [row.cache, f"{row.predicted:,}", f"{row.kernel - row.predicted:+,}",
-         "-" if row.recorded is None else f"{row.recorded - row.predicted:+,}"]
-        for row in counts if row.differs
+        [row.cache, f"{row.replay:,}", f"{row.ledger:,}",
+         "-" if row.drift is None else f"{row.drift:+,}", f"{row.vectors:,}",
+         "-" if row.recorded_vectors is None else f"{row.recorded_vectors:,}"]
+        for row in validation.score.live
+        if row.differs or row.drift or row.recorded_vectors not in (None, row.vectors)
     ]  # fmt: skip
-    return "\n".join([*parts, as_text(Grid("", columns, rows))] if rows else parts)
+    return as_text(Grid("", columns, rows)) if rows else ""
 
 
 def report(validation: Validation, worst: int) -> str:

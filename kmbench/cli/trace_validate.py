@@ -141,7 +141,7 @@ def _json(done: list[Validation], bills: list[Bill]) -> str:
                     "reader_s": v.reader_s,
                     "summary": v.score.summary(),
                     "items": v.details.to_dicts(),
-                    "live": [row._asdict() | {"unseen": row.unseen} for row in v.score.live],
+                    "live": [row._asdict() | {"drift": row.drift} for row in v.score.live],
                 }
                 for v in done
             ],

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kmbench.core.events import ALLOC, GFP_ACCOUNT, SLAB_CHARGED
+from kmbench.core.events import ALLOC, EVENT, GFP_ACCOUNT, SLAB_CHARGED
 from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
+from kmbench.core.specialise import cached
 from kmbench.errors import UsageProblem
 from kmbench.trace.capture_state import (
     HANDLE_SHIFT,
@@ -23,9 +24,12 @@ from kmbench.trace.capture_state import (
 )
 from kmbench.trace.capture_stream import read_aux, read_stream
 from kmbench.trace.gap import untraced_allocations
+from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
 from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
+
+_ALLOC, _ACCOUNT = ALLOC, GFP_ACCOUNT
 
 
 class Capture(NamedTuple):
@@ -35,6 +39,7 @@ class Capture(NamedTuple):
     events: np.ndarray  # EVENT, time order
     manifest: dict  # the capture's own
     repairs: Repairs
+    vectors: dict[str, int]  # left out, made less given back until the end of the workload
 
 
 def lost_events(manifest: dict) -> int:
@@ -53,19 +58,25 @@ def is_capture(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "events.parquet").is_file()
 
 
+@cached
+def _asked(events, made, charged):  # pragma: no cover - compiled
+    for i in range(len(events)):
+        if events[i].op == _ALLOC:
+            made[events[i].cache] += 1
+            charged[events[i].cache] += events[i].gfp & _ACCOUNT != 0
+
+
 def mark_charged(caches: tuple[CacheSpec, ...], events: np.ndarray) -> tuple[CacheSpec, ...]:
     """Flag the caches most of whose allocations carried __GFP_ACCOUNT.
 
     Their slabs had obj_cgroup vectors before the recording began: without, the replay makes 335 to
     1,012 vectors too many for buffer_head alone.
     """
-    allocs = events[events["op"] == ALLOC]
-    made = np.bincount(allocs["cache"], minlength=len(caches) + 1)
-    asked = allocs["cache"][allocs["gfp"] & GFP_ACCOUNT != 0]
-    charged = 2 * np.bincount(asked, minlength=len(caches) + 1) > made
+    made, charged = (np.zeros(len(caches) + 1, np.int64) for _ in range(2))
+    _asked(events, made, charged)
     return tuple(
-        cache._replace(flags=cache.flags | SLAB_CHARGED) if charged[row] else cache
-        for row, cache in enumerate(caches, 1)
+        cache._replace(flags=cache.flags | SLAB_CHARGED) if 2 * asked > total else cache
+        for cache, asked, total in zip(caches, charged[1:], made[1:], strict=True)
     )
 
 
@@ -110,13 +121,20 @@ def read_capture(folder: str | Path) -> Capture:
     slab_rows = initial_objects(stream.first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
-    unseen = untraced_allocations(
-        folder, initial.slabs, caches, stream.raw, cpus, stream.keys, dump_times[1] - 1
-    )
+    slab_of_key = dict(zip(keys.tolist(), slab_rows[slab_rows > 0].tolist(), strict=True))
+    unseen = np.zeros(0, EVENT)
+    if dump_times[0] < -1:
+        unseen = untraced_allocations(
+            folder, initial.slabs, caches, stream.raw, slab_of_key, cpus, stream.keys,
+            dump_times[1] - 1,
+        )  # fmt: skip
+    early = alive_before(stream.raw, stream.role, stream.keys, keys)
     raw, role = stream.raw, stream.role
-    if len(unseen):
-        raw, role = merge(raw, role, [unseen])
-    events, nr_objects, repairs = assign_handles(raw, role, stream.keys + len(unseen), keys)
+    if len(unseen) or len(early):
+        raw, role = merge(raw, role, [unseen, early])
+    done = assign_handles(
+        raw, role, stream.keys + len(unseen), keys, len(caches), dump_times[1]
+    )  # fmt: skip
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)
     objects["slab"] = slab_rows[slab_rows > 0]
@@ -128,9 +146,12 @@ def read_capture(folder: str | Path) -> Capture:
         era=_era(str(manifest.get("kernel", ""))),
         caches=caches,
         groups=groups,
-        nr_objects=nr_objects,
+        nr_objects=done.nr_objects,
         initial_slabs=initial.slabs,
         initial_objects=objects,
         initial_sheaves=initial.sheaves,
     )
-    return Capture(setup, events, manifest, repairs)
+    vectors = {
+        spec.name: int(count) for spec, count in zip(caches, done.vectors[1:], strict=True) if count
+    }
+    return Capture(setup, done.events, manifest, done.repairs, vectors)

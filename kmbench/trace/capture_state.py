@@ -167,6 +167,7 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
     # by page alone: where slabs.parquet names another cache than the dump, the page has changed
     # hands since and its first events, frees, are still those of the dump's cache
     old_of_page = {int(seen["pfn"][row]): int(row) for row in old}
+    cache_of_old = seen["cache"][old]
     row_of_slab = np.zeros(len(seen["slab"]), np.int32)
     rows: list[tuple] = []
     sheaves: list[tuple] = []
@@ -198,7 +199,8 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
         first_full = len(rows) + 1
         rows.extend([(cache_row, spec.objects, spec.objects, 0, FULL, 0)] * full)
         sheaves.extend(_sheaf_entries(cache_row, totals, rows, len(mine), first_full, full))
-        unlisted = old[(seen["cache"][old] == cache_row - 1) & (row_of_slab[old] == 0)]
+        unlisted = old[cache_of_old == cache_row - 1]
+        unlisted = unlisted[row_of_slab[unlisted] == 0]
         known = min(full, len(unlisted))
         row_of_slab[unlisted[:known]] = np.arange(first_full, first_full + known)
     return InitialSlabs(np.array(rows, INITIAL_SLAB), np.array(sheaves, INITIAL_SHEAF), row_of_slab)

@@ -14,6 +14,7 @@ from kmbench.trace.deferred import deferred_frees
 from kmbench.trace.interrupts import before_interrupts
 from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.passes import (
+    AFTER_GRACE,
     BY_EXEC,
     COLUMNS,
     OWN_VECTOR,
@@ -29,6 +30,13 @@ SAMPLE_SLABS, SAMPLE_KMEM, SAMPLE_SYSFS, SAMPLE_DUMP = 1, 2, 3, 4
 MARKS = {"START": 1, "STOP": 2}
 VECTOR_SITE = "alloc_slab_obj_exts"
 EXEC_SITE = "mm_alloc"
+# free_slab_obj_exts() is inlined there; only vectors are given back by it
+VECTOR_FREES = ("__free_slab",)
+# in softirq: callbacks of call_rcu(), inlined or by tail call, and what they call
+RCU_FREES = (
+    "rcu_do_batch", "kernfs_free_rcu", "security_cred_free", "put_pid", "__put_task_struct",
+    "put_css_set_locked",
+)  # fmt: skip
 # charged to the parent: mem_cgroup_css_alloc() runs under set_active_memcg(parent)
 PARENT_CALLERS = ("mem_cgroup_css_alloc", "memcg1_alloc_events")
 STACK_ORDER = 2  # 16 KiB kernel stacks on x86-64
@@ -92,14 +100,15 @@ def with_buckets(
     return columns | {"cache": cache, "flags": flags}
 
 
-def slab_events(
-    columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
-) -> SlabEvents:
+def slab_events(columns: dict[str, np.ndarray], sites: list[str], nr_caches: int) -> SlabEvents:
     """Slab operations with overtaken allocations put right: see passes.convert_slab_events."""
     site_role = np.zeros(len(sites), np.uint8)
     for prefix, role in ((VECTOR_SITE, OWN_VECTOR), (EXEC_SITE, BY_EXEC)):
         site_role[[at for at, site in enumerate(sites) if site.startswith(prefix)]] = role
-    slab = convert_slab_events(columns, site_role, nr_caches)
+    free_role = np.zeros(len(sites), np.uint8)
+    for prefixes, role in ((VECTOR_FREES, OWN_VECTOR), (RCU_FREES, AFTER_GRACE)):
+        free_role[[at for at, site in enumerate(sites) if site.startswith(prefixes)]] = role
+    slab = convert_slab_events(columns, site_role, free_role, nr_caches)
     rows = slab.rows
     context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
     rows["t"], _ = before_interrupts(rows["t"], rows["op"] == ev.ALLOC, rows["cpu"], context)

@@ -30,11 +30,12 @@ def convert_capture(
     events = capture.events
     source = {key: capture.manifest[key] for key in _SOURCE if key in capture.manifest}
     source["events_lost"] = lost_events(capture.manifest)
-    source["repairs"] = capture.repairs._asdict()
+    source["repairs"], source["vectors"] = capture.repairs._asdict(), capture.vectors
     if seconds is not None:
         end = int(seconds * 1e9)
         events = events[: int(np.searchsorted(events["t"], end))]
         source["seconds"] = seconds
+        del source["vectors"]  # counted over all of it
         readings = truth.readings.filter(pl.col("t") < end)
         whole = ("live_end", "slabs_made", "slabs_gone")
         caches = {name: row | dict.fromkeys(whole) for name, row in truth.caches.items()}

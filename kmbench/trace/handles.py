@@ -18,8 +18,17 @@ class Repairs(NamedTuple):
     unknown: int  # frees of pages, per-CPU memory and stacks from before the recording
 
 
+class Handles(NamedTuple):
+    """Events by handle."""
+
+    events: np.ndarray  # EVENT
+    nr_objects: int  # handles are below it
+    repairs: Repairs
+    vectors: np.ndarray  # i8 per cache row: vectors left out that were made and not given back
+
+
 @cached
-def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
+def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover - compiled
     nr = 0
     top = 0
     next_handle = first_handle
@@ -43,6 +52,8 @@ def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
                 top += 1
                 frees += 1
             if role[i] == OWN_VECTOR:
+                # one that is still there was given back untraced
+                left[raw[i].cache] += (handle >= 0) & (raw[i].t <= end)
                 live[key] = -1
                 vectors += 1
                 continue
@@ -58,12 +69,16 @@ def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
             nr += 1
             continue
         if handle < 0:
+            left[raw[i].cache] -= raw[i].t <= end
             live[key] = 0
             vectors += 1
             continue
         if handle == 0:
             if op != FREE:
                 unknown += 1
+                continue
+            if role[i] == OWN_VECTOR:
+                vectors += 1
                 continue
             allocs += 1
             if top:
@@ -87,23 +102,25 @@ def _assign(raw, role, live, first_handle, out):  # pragma: no cover - compiled
 
 
 def assign_handles(
-    raw: np.ndarray, role: np.ndarray, keys: int, initial_keys: np.ndarray
-) -> tuple[np.ndarray, int, Repairs]:
+    raw: np.ndarray, role: np.ndarray, keys: int, initial_keys: np.ndarray, caches: int, end: int
+) -> Handles:
     """Replace the keys in ``obj`` by dense handles, the one freed last used again first.
 
     raw: EVENT array in time order, ``obj`` a key below `keys` for the ops that name an object.
-    role: u1 per event, see passes.py; only OWN_VECTOR matters.
+    role: u1 per event, see passes.py; only OWN_VECTOR matters: such allocations are left out, and
+        frees of what was not seen allocated.
     initial_keys: keys live at the start; they get the handles 1, 2, ... in that order.
+    caches: how many there are.  end: ns, until when vectors are counted.
 
     An allocation of a live key means that the free between was not traced: a FREE is put in right
     before it, the latest moment it can have been.  A slab object freed without having been
     allocated was allocated untraced since its slab was made: an ALLOC, owned by nobody, goes in
     right before the FREE.
-
-    Returns the EVENT array, nr_objects (handles are below it) and the repairs.
     """
     live = np.zeros(keys, np.int32)
     live[initial_keys] = np.arange(1, len(initial_keys) + 1, dtype=np.int32)
     out = np.empty(2 * len(raw), EVENT)
-    nr, nr_objects, *repairs = _assign(raw, role, live, len(initial_keys) + 1, out)
-    return out[:nr], int(nr_objects), Repairs(*(int(count) for count in repairs))
+    left = np.zeros(caches + 1, np.int64)
+    nr, nr_objects, *repairs = _assign(raw, role, live, len(initial_keys) + 1, end, out, left)
+    counts = (int(count) for count in repairs)
+    return Handles(out[:nr], int(nr_objects), Repairs(*counts), left)

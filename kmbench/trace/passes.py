@@ -9,9 +9,11 @@ from kmbench.core.events import EVENT
 from kmbench.core.specialise import cached
 
 PLAIN = 0
-OWN_VECTOR = 1  # allocation of an obj_cgroup vector: the strategies make their own
+OWN_VECTOR = 1  # allocation or free of an obj_cgroup vector: the strategies make their own
 BY_EXEC = 2  # allocation of an address space by exec for the task itself
+AFTER_GRACE = 3  # free by an RCU callback: the object was alive a grace period before
 _ACCOUNTED, _CHARGED, _FIRST_FREE = 1, 2, 4  # flags of events.parquet
+_SOFTIRQ = 2  # ctx
 _TASK_CONTEXT = 0x0F  # ctx: none of hardirq, softirq, nmi, kernel thread
 _GFP_MASK = (1 << 24) - 1
 _ACCOUNT, _INTERRUPT = ev.GFP_ACCOUNT, ev.CTX_INTERRUPT
@@ -35,8 +37,8 @@ class SlabEvents(NamedTuple):
 
 @cached
 def _convert(
-    t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, nr_caches,
-    out, role, called, accounted, first_frees,
+    t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, free_role,
+    nr_caches, out, role, called, accounted, first_frees,
 ):  # fmt: skip  # pragma: no cover - compiled
     n = nr_first = 0
     allocated = False
@@ -57,6 +59,10 @@ def _convert(
         role[n] = PLAIN
         called[n] = -1
         if is_free:
+            if site[i] >= 0:
+                role[n] = free_role[site[i]]
+                if role[n] == AFTER_GRACE and not ctx[i] & _SOFTIRQ:
+                    role[n] = PLAIN
             if flags[i] & _FIRST_FREE and allocated:
                 first_frees[nr_first] = obj[i]
                 nr_first += 1
@@ -78,12 +84,13 @@ def _convert(
 
 
 def convert_slab_events(
-    columns: dict[str, np.ndarray], site_role: np.ndarray, nr_caches: int
+    columns: dict[str, np.ndarray], site_role: np.ndarray, free_role: np.ndarray, nr_caches: int
 ) -> SlabEvents:
     """Slab operations of a capture as EVENT rows with the capture's handles in ``obj``.
 
     columns: the columns of events.parquet, COLUMNS at least.
     site_role: u1 per call site: PLAIN, OWN_VECTOR or BY_EXEC, for the allocations made there.
+    free_role: the same for frees: PLAIN, OWN_VECTOR or AFTER_GRACE, the last in softirq only.
 
     Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
     8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
@@ -100,7 +107,9 @@ def convert_slab_events(
     out, role = np.empty(count, EVENT), np.empty(count, np.uint8)
     called = np.empty(count, np.int32)
     accounted, first = np.zeros(nr_caches, np.bool_), np.empty(count, np.int32)
-    n, nr_first = _convert(*arrays, site_role, nr_caches, out, role, called, accounted, first)
+    n, nr_first = _convert(
+        *arrays, site_role, free_role, nr_caches, out, role, called, accounted, first
+    )
     return SlabEvents(out[:n], role[:n], called[:n], accounted, first[:nr_first].copy())
 
 

@@ -42,7 +42,8 @@ def open_recording(path: str | Path) -> Iterator[Recording]:
         manifest = capture.manifest
         yield Recording(
             path, str(manifest.get("name", path.name)), str(manifest.get("what", "")),
-            _source(manifest), capture.setup, len(capture.events), iter([capture.events]),
+            _source(manifest) | {"vectors": capture.vectors}, capture.setup, len(capture.events),
+            iter([capture.events]),
         )  # fmt: skip
         return
     with open_trace(path) as trace:

@@ -9,8 +9,8 @@ slabs                 num_slabs exact at every snapshot for >= 75 % of the cache
                       max(1 slab, 1 %) at every snapshot for >= 95 %
 slab_pages            mean error of the sum <= 0.1 % of it, and <= 5 % of what moved
 lifetimes             slabs made and returned: within 3 % in sum, within 10 % per cache with >= 100
-live                  live objects at the end: exact (the kernel's count, or what the recorded
-                      operations leave)
+live                  live objects at the end: what the operations leave of the kernel's count at
+                      the start, exactly
 zombies               removed groups not yet released at the end: exact
 ====================  ==========================================================================
 """
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from kmbench.errors import UsageProblem
+from kmbench.trace.live import Live
 from kmbench.trace.truth import KMEM, SLABS, Truth, read_truth
 
 SLAB_PAGES = "slab_pages"
@@ -39,32 +40,13 @@ class Row(NamedTuple):
     passed: bool | None
 
 
-class Live(NamedTuple):
-    """Live objects of a cache at the end of the workload."""
-
-    cache: str
-    predicted: int
-    kernel: int  # as it counted
-    recorded: int | None  # at the start, and what the traced operations added to it
-
-    @property
-    def differs(self) -> bool:
-        """Whether the prediction is neither what the kernel counted nor what was recorded."""
-        return self.predicted not in (self.kernel, self.recorded)
-
-    @property
-    def unseen(self) -> int:
-        """Objects by which the recording itself is off: their operations were not traced."""
-        return 0 if self.recorded is None else self.kernel - self.recorded
-
-
 class Score(NamedTuple):
     """Readings (columns COLUMNS) and the verdict on them."""
 
     readings: pl.DataFrame
     rows: tuple[Row, ...]
     items: pl.DataFrame  # per scored item: readings, exact, within, mean_error, p50, p95, worst
-    live: tuple[Live, ...]  # caches whose three counts do not all agree
+    live: tuple[Live, ...]  # every scored cache
 
     @property
     def passed(self) -> bool:
@@ -221,42 +203,23 @@ def _lifetime_rows(truth: Truth, slabs: pl.DataFrame) -> list[Row]:
     return rows
 
 
-def _live_counts(truth: Truth, slabs: pl.DataFrame) -> tuple[Live, ...]:
-    """Scored caches whose live objects at the end do not all agree, by name."""
-    predicted = _end_values(truth, slabs, "live_objs")
-    if predicted is None:
-        return ()
-    counts = [
-        Live(cache, predicted.get(cache, 0), row["live_end"], row["live_from_events"])
-        for cache, row in sorted(truth.caches.items())
-        if row["scoreable"] and row["live_end"] is not None
-    ]
-    return tuple(row for row in counts if len({row.predicted, row.kernel, row.recorded}) > 1)
-
-
-def _live_row(truth: Truth, slabs: pl.DataFrame, counts: tuple[Live, ...]) -> Row:
-    known = any(row["scoreable"] and row["live_end"] is not None for row in truth.caches.values())
-    wrong = None
-    if known and _end_values(truth, slabs, "live_objs") is not None:
-        wrong = sum(row.differs for row in counts)
-    return _row("live objects, caches that differ", wrong, 0, False)
-
-
 def score(
     capture: str | Path,
     slabs: Any,
     kmem: Any,
     *,
     zombies: int | None = None,
+    live: tuple[Live, ...] = (),
 ) -> Score:
     """Compare a replay with what the recorded machine read.
 
     capture: a capture folder, or a trace file with its readings beside it.
-    slabs: table with columns cache (name), t (ns), num_slabs, and if known live_objs, made and
-        returned (slabs since the start); one row per cache and sample, at least for the caches
+    slabs: table with columns cache (name), t (ns), num_slabs, and if known made and returned
+        (slabs since the start); one row per cache and sample, at least for the caches
         that have slabs.
     kmem: table with columns memcg (group name), t (ns), bytes; one row per group and sample.
     zombies: removed groups not yet released at the end.
+    live: counts of live objects, see :mod:`kmbench.trace.live`.
 
     Tables may be polars, Arrow, or a dict of arrays.  A reading at whose time nothing was sampled
     has no prediction (empty `predicted`) and counts as wrong.
@@ -279,12 +242,12 @@ def score(
     items = _items(readings)
     left = truth.totals["zombies_end"]
     missed = None if zombies is None or left is None else abs(zombies - left)
-    live = _live_counts(truth, slab_frame)
+    wrong = sum(count.differs for count in live) if live else None
     rows = (
         *_kmem_rows(readings),
         *_slab_rows(readings, items),
         *_lifetime_rows(truth, slab_frame),
-        _live_row(truth, slab_frame, live),
+        _row("live objects, caches that differ", wrong, 0, False),
         _row("zombies missed", missed, 0, False),
     )
     return Score(readings, rows, items, live)

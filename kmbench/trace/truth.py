@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 
     name: str
     readings: pl.DataFrame  # kind, item, t (ns), real (slabs, objects or bytes), scored (bool)
-    caches: dict[str, dict[str, Any]]  # name -> order, live_end, slabs_made, slabs_gone, scoreable
+    caches: dict[str, dict[str, Any]]  # name -> order, live_start, live_end, slabs_made, ...
     totals: dict[str, Any]  # t_end, t_shrink (ns), zombies_end, offline
 
 
@@ -59,10 +59,8 @@ def read_capture_truth(folder: str | Path) -> Truth:
     order_of = dict(zip(names, orders, strict=True))
     for name, row in field(folder / "truth.json", truth, "caches", dict).items():
         if name in order_of:
-            keys = ("scoreable", "live_end", "slabs_made", "slabs_gone")
+            keys = ("scoreable", "live_start", "live_end", "slabs_made", "slabs_gone")
             caches[name] = {"order": order_of[name], **{key: row.get(key) for key in keys}}
-            # without what untraced operations added or took away
-            caches[name]["live_from_events"] = row.get("live_end_from_events")
     fit = {name for name, row in caches.items() if row["scoreable"]}
     fit_groups = {
         name

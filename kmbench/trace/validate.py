@@ -18,6 +18,7 @@ from kmbench.core.state import OFFLINE
 from kmbench.errors import UsageProblem, unknown
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.simulate import Simulation
+from kmbench.trace.live import Ledger, live_counts
 from kmbench.trace.recording import open_recording
 from kmbench.trace.score import COLUMNS, PAGE, Row, Score, score
 from kmbench.trace.truth import ACTIVE, KMEM, PARTIAL, SLABS, Truth, read_truth
@@ -187,6 +188,13 @@ def _judge(row: Row, limits: Mapping[str, float]) -> Row:
     return row._replace(bound=f"{sign} {limit:g}", passed=passed)
 
 
+def _timed_feed(simulation: Simulation, events: np.ndarray) -> float:
+    """Replay `events`; how long it took, in seconds."""
+    began = time.perf_counter()
+    simulation.feed(events)
+    return time.perf_counter() - began
+
+
 def validate(
     path: str | Path,
     *,
@@ -215,19 +223,26 @@ def validate(
     began = time.perf_counter()
     with open_recording(path) as recording:
         simulation = Simulation(poorer.setup(recording.setup), chosen)
-        engine_s = 0.0
+        ledger, live, engine_s = Ledger(recording.setup), (), 0.0
+        counts = truth, simulation, ledger, recording.source.get("vectors")
         for batch in recording.batches:
-            fed = time.perf_counter()
-            simulation.feed(batch)
-            engine_s += time.perf_counter() - fed
+            until = int(np.searchsorted(batch["t"], truth.totals["t_end"], "right"))
+            ledger.add(batch[:until])
+            engine_s += _timed_feed(simulation, batch[:until])
+            if until < len(batch):
+                live = live or live_counts(*counts)
+                engine_s += _timed_feed(simulation, batch[until:])
             progress(len(batch))
+        live = live or live_counts(*counts)
         reader_s = time.perf_counter() - began - engine_s - simulation.compile_s
         nr_events, lost = recording.nr_events, int(recording.source.get("events_lost", 0))
     prediction = predict(simulation)
     prediction = prediction._replace(slabs=poorer.slabs(prediction.slabs))
     if not len(prediction.slabs):
         raise UsageProblem(f"{path}: no event samples the model; expected some op sample")
-    result = score(path, prediction.slabs, prediction.kmem, zombies=prediction.zombies)
+    result = score(
+        path, prediction.slabs, prediction.kmem, zombies=prediction.zombies, live=live
+    )  # fmt: skip
     return Validation(
         truth.name, strategy, judge(result, bounds or {}),
         _details(truth, prediction, result.readings),

@@ -58,7 +58,7 @@ def write_readings(
     if not rows:
         return
     readings = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-    unknown = dict.fromkeys(("live_end", "slabs_made", "slabs_gone", "live_from_events"))
+    unknown = dict.fromkeys(("live_start", "live_end", "slabs_made", "slabs_gone"))
     caches = {
         spec.name: {"order": spec.order, "scoreable": False, **unknown} for spec in setup.caches
     }
