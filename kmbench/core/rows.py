@@ -106,7 +106,7 @@ def register_tables(made: type) -> None:
 
     @typeof_impl.register(made)
     def _typeof_tables(value, context):
-        return Tables(type(value), tuple(map(_typeof_field, value)))
+        return _tables_type(type(value), tuple(map(_typeof_field, value)))
 
 
 @infer_getattr
@@ -164,6 +164,9 @@ def _unbox_tables(typ, obj, c):
 def _typeof_field(field: object) -> types.Type:
     """Records become Rows; nested tables and hook namespaces keep the type they have."""
     return _rows_type(field.dtype) if hasattr(field, "dtype") else typeof(field)
+
+
+_tables_type = lru_cache(maxsize=256)(Tables)  # asked at every call of compiled code
 
 
 @lru_cache(maxsize=256)
