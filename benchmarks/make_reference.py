@@ -94,7 +94,8 @@ def run_all(tasks: list[tuple[Path, str, int]], runs: str) -> None:
 
 
 def _run(path: Path, allocator: str, times: int, runs: str) -> None:
-    kmbench.run(path, seeds=times, out=runs, settings={"allocator": allocator})
+    everyone = sorted(kmbench.load_plugins().strategies)  # not only those that the scenario names
+    kmbench.run(path, everyone, seeds=times, out=runs, settings={"allocator": allocator})
 
 
 def refreshed(text: str) -> str:

@@ -255,6 +255,19 @@ def test_a_timeout_is_a_number_of_seconds(tmp_path, seconds):
     assert "expected seconds" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
 
 
+@pytest.mark.parametrize(
+    ("executor", "scheduler", "words"),
+    [
+        ("dask", "first", "expected an address like tcp://host:8786"),
+        ("processes", "tcp://first:8786", "--scheduler goes with dask"),
+        ("serial", "tcp://first:8786", "--scheduler goes with dask"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_is_refused(tmp_path, executor, scheduler, words):
+    options = write_grid(tmp_path), "--executor", executor, "--scheduler", scheduler
+    assert words in sweep(*options, out=tmp_path / "out", code=2)["stderr"]
+
+
 def test_a_timeout_needs_another_process(tmp_path):
     options = write_grid(tmp_path), "--executor", "serial", "--timeout", 5
     assert "leave out --timeout" in sweep(*options, out=tmp_path / "out", code=2)["stderr"]

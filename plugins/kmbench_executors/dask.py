@@ -1,6 +1,7 @@
 """Executor on a dask.distributed cluster: the engine for more than one machine."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -26,6 +27,8 @@ def open_dask(place: Place) -> Iterator[Pool]:
         raise UsageProblem(
             "executor dask: dask.distributed is not installed: pip install 'kmbench[dask]'"
         ) from None
+    if place.scheduler and not re.fullmatch(r"\w+://.+:\d+", place.scheduler):
+        raise UsageProblem(f"--scheduler {place.scheduler}: expected an address like tcp://host:8786")
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     cluster = None
     if not place.scheduler:

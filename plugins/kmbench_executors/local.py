@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 
+from kmbench.errors import UsageProblem
 from kmbench.executor import ExecutorPlugin, Place, Pool
 
 
@@ -28,7 +29,13 @@ class Serial(Executor):
 @contextmanager
 def open_serial(place: Place) -> Iterator[Pool]:
     """One worker: the calling process."""
+    _refuse_scheduler("serial", place)
     yield Pool(Serial(), lambda: 1)
+
+
+def _refuse_scheduler(name: str, place: Place) -> None:
+    if place.scheduler:
+        raise UsageProblem(f"executor {name} runs on this machine; --scheduler goes with dask")
 
 
 def start_worker() -> None:
@@ -49,6 +56,7 @@ def _end_with_parent() -> None:
 @contextmanager
 def open_processes(place: Place) -> Iterator[Pool]:
     """New interpreters, so that nothing but names and parameters reaches them."""
+    _refuse_scheduler("processes", place)
     workers = place.workers or len(os.sched_getaffinity(0))
     others = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")
