@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from kmbench import load_plugins
+from kmbench.analysis.fidelity import verdict_table
 from kmbench.analysis.picture import Curve, number, svg_charts, text_chart
 from kmbench.cli import app
 from kmbench.core.events import ALLOC, CG_CREATE, CG_OFFLINE, CG_RELEASE, EVENT, FREE, SAMPLE
@@ -74,6 +75,19 @@ def test_the_ordinary_engine_predicts_the_recorded_kernel(replayed, name):
 def test_every_row_of_the_score_has_a_bound(replayed):
     rows = [row.quantity for row in replayed["churn"].score.rows]
     assert sorted(rows) == sorted(BOUNDS.values())
+
+
+def test_recordings_of_different_quantities_stand_in_one_table(replayed):
+    churn, compiled = replayed["churn"], replayed["compile"]
+    without = [row for row in churn.score.rows if not row.quantity.startswith("kmem")]
+    plain = churn._replace(score=churn.score._replace(rows=tuple(without)))
+    for pair in ((plain, compiled), (compiled, plain)):
+        table = verdict_table(pair, {})
+        assert [line.split("  ")[0] for line in table.splitlines()[2:-2]] == [
+            row.quantity for row in compiled.score.rows
+        ]
+        kmem = next(line for line in table.splitlines() if line.startswith("kmem readings exact"))
+        assert sorted(cell == "-" for cell in kmem.split()[-3:]) == [False, True, True]
 
 
 def test_pooled_shares_beat_a_plain_model(replayed):

@@ -37,19 +37,22 @@ def _bound(quantity: str, bound: str) -> str:
 def verdict_table(validations: Sequence[Validation], pooled: dict[str, float | None]) -> str:
     """One row a bounded quantity, one column a recording; ``!`` marks what misses its bound.
 
+    A recording need not have all quantities: without groups to score it has none of kmem.
     pooled: quantity -> value over all recordings together, shown when there are several.
     """
     several = len(validations) > 1
     columns = [Column("quantity", left=True), Column("bound", left=True)]
     columns += [Column(v.name) for v in validations] + ([Column("all")] if several else [])
     rows = []
-    for at, first in enumerate(validations[0].score.rows):
-        cells = [first.quantity, _bound(first.quantity, first.bound)]
-        for v in validations:
-            row = v.score.rows[at]
-            cells.append(_value(row.quantity, row.value) + (MISSED if row.passed is False else ""))
+    scored = [{row.quantity: row for row in v.score.rows} for v in validations]
+    for quantity, bound in _bounds(validations).items():
+        cells = [quantity, _bound(quantity, bound)]
+        for own in scored:
+            row = own.get(quantity)
+            missed = row is not None and row.passed is False
+            cells.append(_value(quantity, row and row.value) + (MISSED if missed else ""))
         if several:
-            cells.append(_value(first.quantity, pooled.get(first.quantity)))
+            cells.append(_value(quantity, pooled.get(quantity)))
         rows.append(cells)
     for kind, column in (("exact", "exact"), ("within", "within")):
         cells = [f"caches {kind}", ""]
@@ -61,6 +64,12 @@ def verdict_table(validations: Sequence[Validation], pooled: dict[str, float | N
             pairs.append((sum(a for a, _ in pairs), sum(b for _, b in pairs)))
         rows.append([*cells, *(f"{a} of {b}" for a, b in pairs)])
     return as_text(Grid("", columns, rows, lead=2))
+
+
+def _bounds(validations: Sequence[Validation]) -> dict[str, str]:
+    """Every quantity that a recording has, in the order of the one that has most."""
+    fullest = sorted(validations, key=lambda v: len(v.score.rows), reverse=True)
+    return {row.quantity: row.bound for v in fullest for row in v.score.rows}
 
 
 def cache_rows(details: pl.DataFrame) -> list[dict[str, Any]]:
