@@ -27,7 +27,7 @@ def open_dask(place: Place) -> Iterator[Pool]:
         raise UsageProblem(
             "executor dask: dask.distributed is not installed: pip install 'kmbench[dask]'"
         ) from None
-    if place.scheduler and not re.fullmatch(r"\w+://.+:\d+", place.scheduler):
+    if place.scheduler and not re.match(r"\w+://.", place.scheduler):
         raise UsageProblem(f"--scheduler {place.scheduler}: expected an address like tcp://host:8786")
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     cluster = None
