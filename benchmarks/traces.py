@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from kmbench.core.events import ALLOC, FREE
+from kmbench.errors import UsageProblem
 from kmbench.plugins import load_plugins
 from kmbench.simulate import Simulation
 from kmbench.trace.capture import read_capture
@@ -143,4 +144,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UsageProblem as problem:
+        print(f"{Path(__file__).name}: {problem}", file=sys.stderr)
+        sys.exit(2)
