@@ -6,8 +6,8 @@
 The input is the text of a trace, of /proc/slabinfo or of memory.stat, chosen by its first byte;
 seeds are short texts of each kind.  An importer must answer or refuse in one line: anything else
 raised ends the run and leaves the input in a file, as libFuzzer does.  Other options are
-libFuzzer's (-max_total_time=, -rss_limit_mb=, a folder of inputs).  What is compiled (the scanner of
-words) cannot guide: it is run, not observed.
+libFuzzer's (-max_total_time=, -rss_limit_mb=, a folder of inputs).  What is compiled (the scanner
+of words) cannot guide: it is run, not observed.
 """
 
 import sys
@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 
 import atheris
+
+from kmbench.errors import KmbenchError
 
 COMPILED = ["caches", "names", "objects", "scan", "words"]
 
@@ -24,7 +26,6 @@ with atheris.instrument_imports(
 ):
     from kmbench.trace.importers import import_trace
     from kmbench.trace.importers.snapshots import read_memory_stat, read_slabinfo
-from kmbench.errors import KmbenchError
 
 TRACE = b"""# tracer: nop
      bash-1 [000] d..1. 1.000000: kmalloc: call_site=f+0x1 ptr=00000000aa bytes_req=60 bytes_alloc=64 gfp_flags=GFP_KERNEL node=-1 accounted=false
