@@ -46,8 +46,10 @@ def open_dask(place: Place) -> Iterator[Pool]:
             client.register_plugin(undisturbed)
         # a worker that comes late is counted once the scheduler tells of it
         yield Pool(client.get_executor(pure=False), lambda: sum(client.nthreads().values()))
-        client.unregister_worker_plugin(undisturbed.name)
     finally:
+        if client.status == "running":  # also of a sweep that was interrupted: workers are others'
+            with suppress(Exception):
+                client.unregister_worker_plugin(undisturbed.name)
         client.close()
         if cluster is not None:
             cluster.close()
