@@ -196,3 +196,22 @@ def test_the_core_counts_no_references(tmp_path, monkeypatch):
     simulation.feed(read_only(np.zeros(0, EVENT)))
     for signature in dispatcher.signatures:  # other tests may have run it on SLAB, too
         assert "NRT_incref" not in dispatcher.inspect_llvm(signature)
+
+
+@needs_jit
+def test_tables_of_other_names_are_not_taken_for_one_another():
+    """numba takes two types of one name for one: a second plugin's names must not be lost."""
+    import numpy as np
+    from numba import njit
+
+    from kmbench.core.tables import records, tables_class
+
+    @njit
+    def low_of(P):
+        return P.low[0].n
+
+    dtype = np.dtype([("n", "i8")])
+    low, high = records(1, dtype), records(1, dtype)
+    low["n"], high["n"] = 1, 2
+    assert low_of(tables_class(("low", "high"))(low, high)) == 1
+    assert low_of(tables_class(("high", "low"))(high, low)) == 1

@@ -91,7 +91,8 @@ class Tables(types.Type):
     def __init__(self, made: type, kinds: tuple[types.Type, ...]):
         self.made, self.kinds = made, kinds
         self.fields = made._fields
-        kind = hashlib.sha256(repr(kinds).encode()).hexdigest()[:16]  # names of code hold it
+        # numba takes types of one name for one type, and names of code hold it: short, but whole
+        kind = hashlib.sha256(repr((self.fields, kinds)).encode()).hexdigest()[:16]
         super().__init__(name=f"{made.__name__.partition('__')[0]}({len(kinds)}, {kind})")
 
     def __reduce__(self):
