@@ -62,6 +62,7 @@ class Plugins:
         self.compositions: dict[str, Strategy] = {}
         self.executors: dict[str, ExecutorPlugin] = {}
         self.origin: dict[str, Loaded] = {}
+        self.files: tuple[str, ...] = ()  # local ones, as given
 
     def strategy(self, name: str) -> Strategy:
         """The strategy or composition of that name, else UsageProblem with a suggestion."""
@@ -179,6 +180,7 @@ def _load_file(plugins: Plugins, path: Path) -> None:
 def load_plugins(files: tuple[str | Path, ...] = ()) -> Plugins:
     """Load every installed plugin, in order of name, then the given local files."""
     plugins = Plugins()
+    plugins.files = tuple(map(str, files))
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
         if _wanted(point.name):
             _load_entry_point(plugins, point)

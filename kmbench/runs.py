@@ -4,12 +4,11 @@ import hashlib
 import json
 import platform
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from kmbench.analysis.pricing import (
     price_run,
 )
 from kmbench.analysis.summary import summarise
+from kmbench.apart import compile_apart, keeps_engines
 from kmbench.core.events import NR_CAUSES
 from kmbench.core.sample import TOTAL_COLUMNS
 from kmbench.core.slab_geometry import on_slab
@@ -44,13 +44,13 @@ from kmbench.tabulate import (
     strategy_paths,
     timeline_table,
 )
+from kmbench.threads import default_jobs, in_threads
 from kmbench.unused import refuse_unused
 from kmbench.workload import OpenWorkload
 
 Progress = Callable[[str, int, int | None], None]  # strategy, events done, events in all
 
 
-STORING = 2  # runs that are stored at a time
 ZOMBIES = TOTAL_COLUMNS.index("zombies")  # and zombie_pages
 
 
@@ -77,6 +77,7 @@ def run(
     out: str | Path = "results",
     settings: Mapping[str, str] | None = None,
     plugins: Plugins | None = None,
+    jobs: int | None = None,
     progress: Progress = lambda strategy, nr, total: None,
     watch: Watch | None = None,
 ) -> Results:
@@ -85,8 +86,9 @@ def run(
     `scenario`: a Scenario or the path of a TOML file, changed by `settings` (dotted key -> text).
     `strategies`: names; default those of the scenario, else all that are registered.  `seeds`: how
     many, counted from the scenario's.  Results go to the dataset folder `out`; what is returned
-    shows just these runs.  `watch` is called with the plan and the state after every batch of
-    events.  Raises UsageProblem for bad input before anything is run.
+    shows just these runs.  `jobs`: runs made at a time, in threads; default ``$KMBENCH_JOBS``, else
+    one a CPU.  `watch` is called with the plan and the state after every batch of events; then
+    one run is made at a time.  Raises UsageProblem for bad input before anything is run.
     """
     plugins = plugins or load_plugins()
     if not isinstance(scenario, Scenario):
@@ -98,18 +100,34 @@ def run(
         for seed in range(scenario.seed, scenario.seed + seeds)
         for plan in make_plans(scenario.with_seed(seed), names, plugins)
     ]
-    # storing runs (summing up, compressing, syncing) goes on beside the simulation of the next ones
-    with ThreadPoolExecutor(STORING) as storing:
-        stored: deque[Future] = deque()
-        for plan in plans:
-            began = time.perf_counter()
-            outcome = replay(plan if watch is None else _watched(plan, watch), progress)
-            if len(stored) == STORING:
-                stored.popleft().result()
-            stored.append(storing.submit(store, plan, outcome, out, began))
-        for last in stored:
-            last.result()
+    jobs = 1 if watch else min(jobs or default_jobs(), len(plans))
+    others_compile = jobs > 1 and keeps_engines()
+
+    def make(plan: Plan, go_on: Callable[[], None]) -> None:
+        def tell(strategy: str, nr: int, total: int | None) -> None:
+            go_on()
+            progress(strategy, nr, total)
+
+        began = time.perf_counter()
+        tell(plan.strategy.name, 0, plan.workload.nr_events)
+        order = partial(compile_apart, plan.scenario, plan.strategy.name, plugins.files, go_on)
+        seen = plan if watch is None else _watched(plan, watch)
+        store(plan, replay(seen, tell, order if others_compile else None), out, began)
+
+    in_threads(make, engines_first(plans), jobs)
     return Results(Path(out), [plan.run_id for plan in plans])
+
+
+def engines_first(plans: Iterable[Plan]) -> list[Plan]:
+    """The plans, first one of each engine: those that share one would wait for its compiler."""
+    known: Counter[tuple] = Counter()
+
+    def turn(plan: Plan) -> int:
+        hooks = tuple(sorted(plan.strategy.resolved_hooks().items()))
+        known[hooks] += 1
+        return known[hooks]
+
+    return sorted(plans, key=turn)
 
 
 def _watched(plan: Plan, watch: Watch) -> Plan:
@@ -187,13 +205,17 @@ def make_memory(scenario: Scenario, plugins: Plugins) -> Memory | None:
     return memory
 
 
-def replay(plan: Plan, progress: Progress = lambda strategy, nr, total: None) -> Outcome:
-    """Make one run."""
+def replay(
+    plan: Plan,
+    progress: Progress = lambda strategy, nr, total: None,
+    apart: Callable[[], None] | None = None,
+) -> Outcome:
+    """Make one run; `apart` has another process compile its engine, when none is on disk."""
     scenario, workload = plan.scenario, plan.workload
     return simulate(
         workload, plan.strategy, plan.parameters, scenario.seed, scenario.sample_ns(),
         scenario.teardown, lambda nr: progress(plan.strategy.name, nr, workload.nr_events),
-        plan.memory, _prices(plan) if scenario.latency else None,
+        plan.memory, _prices(plan) if scenario.latency else None, apart,
     )  # fmt: skip
 
 

@@ -79,8 +79,12 @@ class Simulation:
         look_ahead: bool | None = None,
         memory: Memory | None = None,
         prices: np.ndarray | None = None,
+        apart: Callable[[], None] | None = None,
     ):
-        """`prices`: ns of every path, by row, for histograms of latency (core.latency)."""
+        """`prices`: ns of every path, by row, for histograms of latency (core.latency).
+
+        `apart` has another process compile the engine, when none is on disk.
+        """
         check_setup(setup, "setup")
         parameters = {p.name: p.default for p in strategy.parameters} | (parameters or {})
         if strategy.growth:
@@ -113,7 +117,7 @@ class Simulation:
             "caches": _Rows(len(CACHE_COLUMNS), "nr_cache_rows", "nr_caches"),
             "totals": _Rows(len(TOTAL_COLUMNS), "nr_total_rows", "nr_nodes"),
         }
-        self.compile_s, self.cache_hit = self._compile()
+        self.compile_s, self.cache_hit = self._compile(apart)
         self._load()
         self.feed(_boot(setup))
         for name in ("nr_events", "nr_allocs", "nr_frees"):
@@ -132,8 +136,9 @@ class Simulation:
             *buffers,
         )
 
-    def _compile(self) -> tuple[float, bool]:
-        return self.engine.compile_for(*self._arguments(read_only(np.zeros(0, EVENT))))
+    def _compile(self, apart: Callable[[], None] | None) -> tuple[float, bool]:
+        nothing = read_only(np.zeros(0, EVENT))
+        return self.engine.compile_for(*self._arguments(nothing), apart=apart)
 
     def _load(self) -> None:
         if len(self.setup.initial_slabs) == 0 and len(self.setup.initial_objects) == 0:
@@ -275,11 +280,13 @@ def simulate(
     progress: Callable[[int], None] = lambda nr: None,
     memory: Memory | None = None,
     prices: np.ndarray | None = None,
+    apart: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a workload through a strategy from the first event to the last."""
     simulation = Simulation(
-        workload.setup, strategy, parameters, seed, sample_every, memory=memory, prices=prices
-    )
+        workload.setup, strategy, parameters, seed, sample_every, memory=memory, prices=prices,
+        apart=apart,
+    )  # fmt: skip
     S = simulation.S
     engine_s = reader_s = 0.0
     first = last = None

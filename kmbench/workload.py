@@ -34,7 +34,8 @@ class Host(NamedTuple):
 class OpenWorkload(NamedTuple):
     """A workload ready to run.
 
-    `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.
+    `batches(S)` yields EVENT arrays in time order; it may look at the state between batches.  The
+    runs of several strategies ask for it at the same time, each in a thread with its own state.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
     `reclaims`: it has events that only a run with reclaim processes.
     `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation

@@ -85,6 +85,8 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
               help="Hardware profile, by name or file; several: a run each.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
+@click.option("-j", "--jobs", type=click.IntRange(1), envvar="KMBENCH_JOBS", metavar="N",
+              help="Runs made at a time [default: one a CPU].")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
@@ -93,7 +95,8 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @json_option
 @click.pass_context
 def command(
-    ctx, scenarios, strategies, allocators, hardware, settings, seeds, out, files, watch, as_json
+    ctx, scenarios, strategies, allocators, hardware, settings, seeds, jobs, out, files, watch,
+    as_json,
 ) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.
 
@@ -123,7 +126,9 @@ def command(
     for scenario in loaded:
         try:
             with shown(scenario.name, seeds, watch) as how:
-                found = run(scenario, strategies, seeds=seeds, out=out, plugins=plugins, **how)
+                found = run(
+                    scenario, strategies, seeds=seeds, out=out, plugins=plugins, jobs=jobs, **how
+                )
             results.append(found)
         except KmbenchError as error:
             if len(loaded) == 1:
@@ -174,7 +179,7 @@ def _effort(shown) -> str:
     row = sums.row(0, named=True)
     rate = row["events"] / row["engine_s"] / 1e6 if row["engine_s"] else 0.0
     return (
-        f"{row['events']:,} events in {row['runs']} runs: engine {row['engine_s']:.2f} s "
+        f"{row['events']:,} events in {row['runs']} runs; added up: engine {row['engine_s']:.2f} s "
         f"({rate:.1f} M events/s), reader {row['reader_s']:.2f} s, compiling or loading "
         f"{row['compile_s']:.2f} s ({row['cache_hit']} of {row['runs']} engines from the cache)"
     )

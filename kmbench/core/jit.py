@@ -22,6 +22,7 @@ from types import CodeType
 from numba.core import config, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock as one_at_a_time
 from numba.core.compiler_machinery import PassManager
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import CPUDispatcher
@@ -199,6 +200,7 @@ class Helper(CPUDispatcher):
             "get_abi_sizeof": _remembered(context.get_abi_sizeof, _sizes, str),
         }
         with (
+            one_at_a_time,
             _replaced(context, **instead),
             _replaced(context.codegen(), _library_class=_Part),
             _frugal(self.typingctx),
@@ -268,6 +270,7 @@ class _Entry(CPUDispatcher):
 
     def compile(self, sig):
         with (
+            one_at_a_time,
             _replaced(self.targetctx.codegen(), _library_class=_Whole),
             _frugal(self.typingctx),
         ):

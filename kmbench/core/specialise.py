@@ -143,7 +143,8 @@ class Cached(CPUDispatcher):
         if isinstance(self._cache, caching.NullCache):
             key = fingerprint([self], _lowering(), config.BOUNDSCHECK)
             _attach_cache(self, cache_folder() / key, key)
-        return super().compile(sig)
+        with jit.one_at_a_time:  # loading it, too: how code is linked is set for all threads
+            return super().compile(sig)
 
 
 def cached(func: Callable, **options: object) -> Callable:
@@ -164,10 +165,13 @@ class Engine(NamedTuple):
     dispatcher: object
     checked: Path  # exists once the hooks were checked and compiled
 
-    def compile_for(self, *args) -> tuple[float, bool]:
+    def compile_for(
+        self, *args, apart: Callable[[], None] | None = None
+    ) -> tuple[float, bool]:
         """Compile or load from the cache for these arguments: seconds taken, and whether cached.
 
-        Raises PluginProblem when numba cannot compile what the hooks do.
+        `apart` has another process compile what is not on disk, and waits for it.  Raises
+        PluginProblem when numba cannot compile what the hooks do.
         """
         if not JIT:
             return 0.0, True
@@ -175,15 +179,26 @@ class Engine(NamedTuple):
         signature = tuple(self.dispatcher.typeof_pyval(a) for a in args)
         if signature in self.dispatcher.overloads:
             return 0.0, True
-        with _alone(self.checked), _no_collection():
+        made_here = not self._on_disk(signature)
+        if made_here and apart:
+            apart()
+        with _alone(self.checked), jit.one_at_a_time, _no_collection():
             if not self.checked.exists():
                 check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
             try:
                 self.dispatcher.compile(signature)
             except _NUMBAS as error:
                 raise PluginProblem(reason_of(error)) from error
-        hit = self.dispatcher.stats.cache_hits[signature] > 0
+        hit = not made_here and self.dispatcher.stats.cache_hits[signature] > 0
         return time.perf_counter() - began, hit
+
+    def _on_disk(self, signature: tuple) -> bool:
+        kept = self.dispatcher._cache
+        key = kept._index_key(signature, self.dispatcher.targetctx.codegen())
+        try:
+            return key in kept._cache_file._load_index()
+        except Exception:  # a file that a killed process cut short can fail in any way
+            return False
 
 
 @contextmanager

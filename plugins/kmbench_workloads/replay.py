@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
@@ -25,14 +26,18 @@ def open_replay(parameters: dict, host: Host) -> OpenWorkload:
             capture.setup, lambda S: iter([capture.events]), digest, len(capture.events)
         )
     trace = open_trace(path)
-    kept: list = []  # the strategies of a run replay the same events: a small trace is read once
+    small = trace.info.events <= KEEP_EVENTS
+    # the strategies of a run replay the same events: a small trace is read once, by who comes first
+    kept: list = []
+    reading = Lock()
 
     def batches(S):
-        if trace.info.events > KEEP_EVENTS:
-            yield from trace.batches()
+        if not small:
+            yield from open_trace(path).batches()
             return
-        if not kept:
-            kept.extend(trace.batches())
+        with reading:
+            if not kept:
+                kept.extend(trace.batches())
         yield from kept
 
     return OpenWorkload(trace.setup, batches, trace.info.sha256, trace.info.events)
