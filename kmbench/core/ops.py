@@ -27,6 +27,7 @@ from kmbench.core.events import (
     PAGES_KMALLOC,
     PAGES_STACK,
     SLAB_ACCOUNT,
+    SLAB_KMALLOC,
     SLAB_RECLAIM_ACCOUNT,
 )
 from kmbench.core.groups import (
@@ -73,7 +74,7 @@ __all__ = [
     "GFP_ACCOUNT", "GFP_DIRECT_RECLAIM", "GFP_HIGH", "GFP_KERNEL", "GFP_NOACCOUNT", "GFP_NOFAIL",
     "LINE", "NOMEM", "OFFLINE", "ONLINE", "Ops", "PAGES_KMALLOC", "PAGES_STACK", "PLUGIN_PATH",
     "Path",
-    "SLAB_ACCOUNT", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "attach_slab", "below",
+    "SLAB_ACCOUNT", "SLAB_KMALLOC", "SLAB_RECLAIM_ACCOUNT", "SMALLER", "ask_vector", "attach_slab", "below",
     "by_table", "copy_of", "count", "counter_add", "counter_charge", "counter_force",
     "counter_note", "counter_uncharge", "css_get", "css_pin", "css_put", "css_unpin", "defer_work",
     "destroy_copy", "detach_slab", "drain_all_stock", "flush_cache", "holder", "inlined",

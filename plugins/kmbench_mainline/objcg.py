@@ -40,6 +40,7 @@ from kmbench.design import Fact, limit_reclaim, words
 from kmbench.parameters import Parameter
 from kmbench.strategy import Strategy
 from kmbench_mainline.byte_stock import (
+    FREE_TEST,
     LIST_LRU,
     MAX_SLOTS,
     OBJCG_ROOT,
@@ -159,6 +160,8 @@ def obj_free(S, P, cpu, cache, billed, slab):
             S.memcg[billed].objcg_refs -= 1
             acct = -nr
         uncharge_bytes(S, P, cpu, billed, nr, S.slab[slab].node, c.slab_flags, acct)
+    else:
+        S.path[FREE_TEST].count += P.mode[0].on
 
 
 def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):

@@ -50,7 +50,7 @@ from kmbench_policies.selection import ALL, FLAGGED
 FORCES = GFP_NOFAIL | CTX_DYING | CTX_MEMALLOC
 EXEMPT_3_8 = CTX_INTERRUPT | CTX_KTHREAD | GFP_NOFAIL | CTX_DYING
 AS_POSTED = Parameter("as_posted", False, "a full kmem counter fails __GFP_NOFAIL (up to 5.3)")
-FREE_OPS = Ops(br=1, ptr=1)  # mm/slab.h:cache_from_obj compares the cache of the page
+FREE_OPS = Ops(br=1, ptr=1)  # mm/slab.h:cache_from_obj looks at the page's cache
 ZOMBIE_IDS = Parameter("zombies_hold_ids", True, "removed groups keep their id (up to 4.7)")
 NAME = "{cache}({row}:{group})"  # 3.8 mm/memcontrol.c:memcg_cache_name, "%s(%d:%s)"
 
@@ -73,6 +73,7 @@ linux_3_8 = page_unit(
         exempt=EXEMPT_3_8 | (GFP_NOACCOUNT if p["noaccount"] else 0),
         page_kinds=1 << PAGES_STACK | 1 << PAGES_KMALLOC,
         slabs_pin=True,
+        tests_frees=True,
         all_active=p["all_groups"],
     ),
     caches=ALL,
@@ -102,6 +103,7 @@ def _whitelisted(given: dict, **more) -> Choices:
         kmem_nofail=not given["as_posted"],
         page_gfp=GFP_ACCOUNT,
         deactivate=True,
+        tests_frees=True,
         **more,
     )
 

@@ -13,6 +13,7 @@ from kmbench.core.ops import (
     GFP_KERNEL,
     ONLINE,
     PLUGIN_PATH,
+    SLAB_KMALLOC,
     copy_of,
     count,
     defer_work,
@@ -84,9 +85,13 @@ def copy_facts(choices, max_types: int) -> dict[str, Fact]:
 
 
 def obj_free(S, P, cpu, cache, billed, slab):
-    """A freed object's cache is the one of its page, not the one that the caller names."""
-    if S.cache[cache].memcg > 0:
+    """A freed object's cache is the one of its page, not the one that the caller names; where
+    `tests_frees`, that is looked at for objects of root caches too (but kfree names none)."""
+    c = S.cache[cache]
+    if c.memcg > 0:
         count(S, FREE_COPY)
+    elif c.slab_flags & SLAB_KMALLOC == 0:
+        S.path[FREE_COPY].count += P.par[0].tests_frees & P.par[0].on
 
 
 @inlined

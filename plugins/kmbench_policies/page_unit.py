@@ -57,6 +57,7 @@ class Choices(NamedTuple):
     at_once: bool = False
     deactivate: bool = False
     all_active: bool = True  # groups account from their creation
+    tests_frees: bool = False  # objects of root caches have their page's cache looked at as well
     acct_root: bool = False  # the root is a group like any other
     on: bool = False  # the root's allocations are tested from the start: there is no static key
 
@@ -157,8 +158,9 @@ def page_unit(
     `caches`: patterns of root caches that are accounted, or ``selection.FLAGGED``; a parameter
     ``caches`` takes their place.  A parameter ``max_types`` bounds the machine's root caches.
     `select_ops`: operations of the test in every accounted allocation; the root's ends before the
-    copy is looked up.  `free_ops`: in every accounted free.  `by_mm`: tasks are charged by the
-    owner of their mm.  `about`: name, description, source and copy_name.
+    copy is looked up.  `free_ops`: in every free of a copy's object, and of others where
+    `tests_frees`.  `by_mm`: tasks are charged by the owner of their mm.  `about`: name,
+    description, source and copy_name.
     """
 
     given = {p.name: p.default for p in (*parameters, WORK_DELAY)}

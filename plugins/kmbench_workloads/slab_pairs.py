@@ -11,6 +11,7 @@ allocates is a run of which some objects (`lru`) are of a reclaimable cache, as 
 from kmbench.core.events import (
     ALLOC,
     FREE,
+    GFP_KERNEL,
     GFP_KERNEL_ACCOUNT,
     SLAB_ACCOUNT,
     SLAB_RECLAIM_ACCOUNT,
@@ -82,7 +83,7 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
         W.at["in_root"] = parameters["in_root"]
         W.at["tasks"], W.at["groups"] = parameters["tasks"], groups
         W.at["cpus"], W.at["interval"] = host.cpus, parameters["interval"]
-        W.at["gfp"] = GFP_KERNEL_ACCOUNT
+        W.at["gfp"] = GFP_KERNEL_ACCOUNT if account else GFP_KERNEL
         W.at["lru"], W.at["lru_cache"] = parameters["lru"], len(caches)
 
     tables = {
@@ -112,7 +113,7 @@ slab_pairs = Workload(
         Parameter("in_root", False, "the tasks belong to the root instead"),
         Parameter("size", 64, "object size", "bytes", 8),
         Parameter("cache", "dentry", "name of the cache"),
-        Parameter("account", True, "the cache is SLAB_ACCOUNT"),
+        Parameter("account", True, "SLAB_ACCOUNT and __GFP_ACCOUNT; else nobody accounts them"),
         Parameter("think_ns", 0, "what a pair costs besides its memory, for rates", "ns", 0),
         Parameter("interval", 50, "model time between operations", "ns", 1),
     ),
