@@ -50,7 +50,7 @@ def refuse_unused(scenario: Scenario, keys: Iterable[str], plugins: Plugins) -> 
         return
     source = plugins.workload(scenario.workload)
     where = f"{scenario.name}: workload {source.name}"
-    host = Asked(*scenario.host())
+    host = Asked(*scenario.host()._replace(workloads=plugins.workloads))
     source.open(parse_parameters(source.parameters, scenario.parameters, where), host)
     for key in through:
         if not vars(host).keys() & set(ASKED_AS[key]):

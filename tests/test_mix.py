@@ -11,6 +11,7 @@ from kmbench.analysis.parameters import parameter_values
 from kmbench.core import events as ev
 from kmbench.core.build import Accounting, build_state
 from kmbench.errors import UsageProblem
+from kmbench.unused import refuse_unused
 
 WORKLOADS = Path(__file__).parent.parent / "workloads"
 MS = 10**6
@@ -151,3 +152,10 @@ def test_bad_parts_are_one_line(parts, message):
     with pytest.raises(UsageProblem) as problem:
         opened(parts)
     assert message in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_the_machine_of_a_mix_can_be_set():
+    scenario = kmbench.load_scenario(
+        WORKLOADS / "published/gushchin-2019-fleet.toml", {"machine.cpus": "4"}
+    )
+    refuse_unused(scenario, ["machine.cpus"], PLUGINS)

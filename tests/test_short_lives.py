@@ -123,3 +123,21 @@ def test_the_stream_is_the_life_of_groups():
 def _open(workload, scenario):
     given = parse_parameters(workload.parameters, scenario.parameters, "workload")
     return workload.open(given, kmbench.Host(2, 1, 1 << 16, 4096, "6.18", 0, "."))
+
+
+@pytest.mark.parametrize(("pages", "zombies"), [(0, 0), (4, 9)])
+def test_page_cache_keeps_removed_groups_until_it_is_reclaimed(tmp_path, pages, zombies):
+    """Since 5.3 no slab does (b2052564e66d, 3.19: charges of pages stay with a removed group)."""
+    churn = {
+        "plugin": "container_churn", "containers": 9, "per_hour": 10**6, "life_ms": 1,
+        "cache_pages": pages, "lag_ms": 10**9, "stop": "10 s",
+    }  # fmt: skip
+    file = tmp_path / "churn.toml"
+    keys = "\n".join(f"{key} = {value!r}" for key, value in churn.items())
+    file.write_text(
+        f'name = "churn"\nera = "5.9"\nsample_every = "0 ns"\n[reclaim]\nswap = "0 MiB"\n'
+        f'[workload]\nplugin = "mix"\n[workload.parts.pods]\n{keys}\n'
+        '[workload.parts.other]\nplugin = "spread"\ngroups = 1\n'
+    )
+    found = kmbench.run(file, ["linux-5.3", "linux-5.9"], out=tmp_path).runs.collect()
+    assert found["zombie_groups"].to_list() == [zombies, zombies]

@@ -94,23 +94,23 @@ def css_gone(S, memcg):
 
 
 @inlined
-def css_pin(S, memcg):
-    """Something other than a charged page keeps the group alive, also once it is removed."""
-    S.memcg[memcg].css_refs += 1
+def css_pin(S, memcg, nr):
+    """`nr` things other than charged kernel pages keep the group alive, also once it is removed."""
+    S.memcg[memcg].css_refs += nr
 
 
 @inlined
-def css_unpin(S, memcg):
-    """What ``css_pin`` was called for is gone."""
+def css_unpin(S, memcg, nr):
+    """`nr` of what ``css_pin`` was called for are gone."""
     g = S.memcg[memcg]
-    g.css_refs -= 1
+    g.css_refs -= nr
     if g.css_refs == 0 and g.css_pages == 0 and g.state > ONLINE:
         css_gone(S, memcg)
 
 
 @inlined
 def css_get(S, memcg, nr):
-    """`nr` charged pages now keep the group alive, also once it is removed."""
+    """`nr` charged kernel pages now keep the group alive, also once it is removed."""
     S.memcg[memcg].css_pages += nr
 
 

@@ -203,7 +203,7 @@ MEMCG = np.dtype(
         ("offline_since", "i8"),
         ("css_pages", "i8"),  # charged pages that keep a removed group alive; kept by strategies
         ("gone_at", "i8"),  # when nothing kept it alive any more
-        ("css_refs", "i4"),  # what else keeps it alive: copies of caches; kept by strategies
+        ("css_refs", "i4"),  # what else does: copies of caches (by strategies), user pages
         ("has_id", "i4"),
     ]
 )

@@ -4,7 +4,9 @@ A pool, row ``memcg * 3 + USER_*``, is a queue of page frames, oldest first.  Sc
 it: of 1000 scanned pages `keep_less` come free (the rest is mapped, referenced or locked), carried
 over between scans, so no random numbers are needed.  Dirty pages are written back when scanned and
 are clean from then on; anonymous ones go to swap.  Pages are charged to the memory counter by every
-design (Linux 3.5 and 6.18 mm/memcontrol.c:mem_cgroup_charge).
+design (Linux 3.5 and 6.18 mm/memcontrol.c:mem_cgroup_charge).  Since 3.19 (b2052564e66d, "mm:
+memcontrol: continue cache reclaim from offlined groups") they keep a removed group alive; here with
+the strategies that have global reclaim go group by group, from 4.0 on.
 """
 
 from kmbench.core.events import (
@@ -17,6 +19,7 @@ from kmbench.core.events import (
     USER_CLEAN,
     USER_DIRTY,
 )
+from kmbench.core.groups import css_pin, css_unpin
 from kmbench.core.jit import inlined, outlined
 from kmbench.core.memcg import counter_uncharge, try_charge
 from kmbench.core.pages import free_pages, node_of
@@ -62,6 +65,8 @@ def free_user_pages(S, memcg, kind, nr):
     S.vm[0].nr_user_pages -= nr
     if memcg > 1 and nr > 0:
         counter_uncharge(S, COUNTER_MEMORY, memcg, nr, 0)
+        if S.vm[0].global_by_group:
+            css_unpin(S, memcg, nr)
 
 
 @outlined
@@ -76,6 +81,8 @@ def alloc_user_pages(S, cpu, memcg, kind, nr, gfp):
                 counter_uncharge(S, COUNTER_MEMORY, memcg, 1, 0)
             return FAIL_PAGES
         pool_push(S, memcg * 3 + kind, pfn)
+        if memcg > 1 and S.vm[0].global_by_group:
+            css_pin(S, memcg, 1)
         S.k[0].nr_free_pages -= 1
         S.vm[0].nr_user_pages += 1
     return 0

@@ -71,7 +71,7 @@ def cg_create(S, P, memcg):
     if memcg > 1:
         for root in range(1, S.k[0].nr_root_caches + 1):
             if P.selected[root].on and make_copy(S, memcg, root):
-                css_pin(S, memcg)
+                css_pin(S, memcg, 1)
 
 
 @inlined
@@ -79,7 +79,7 @@ def end_copy(S, copy):
     """A dead copy has no slabs any more: it goes, and with it a reference to its group."""
     if S.cache[copy].state == 1:
         destroy_copy(S, copy)
-        css_unpin(S, S.cache[copy].memcg)
+        css_unpin(S, S.cache[copy].memcg, 1)
 
 
 @inlined

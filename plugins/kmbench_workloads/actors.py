@@ -25,6 +25,7 @@ from kmbench.core.events import (
     PAGE_ALLOC,
     PAGE_FREE,
     USER_ALLOC,
+    USER_FREE,
 )
 from kmbench.core.jit import by_table, inlined, outlined
 from kmbench_workloads.variates import chance, choose, duration, shuffle
@@ -43,8 +44,9 @@ SHUFFLE = 9  # let a full pile drop its instances in random order
 USER = 10  # `value` user pages of kind `kind`
 PHASE = 11  # of the run begins (MARK)
 CEASE = 12  # all actors end
-HOP = 13  # to the next CPU
-END = 14
+HOP = 13  # to the next CPU, of `value` from its first one on
+GIVE = 14  # `value` user pages of kind `kind` back
+END = 15
 
 MOST_DEPTH = 3  # loops inside one another
 
@@ -253,13 +255,16 @@ def step_of(W, batch, n, number):
     elif s.op == USER:
         put(batch[n], a, USER_ALLOC, 0, s.kind, s.value, GFP_KERNEL)
         n += 1
+    elif s.op == GIVE:
+        put(batch[n], a, USER_FREE, 0, s.kind, s.value, 0)
+        n += 1
     elif s.op == PHASE:
         put(batch[n], a, MARK, 0, 0, s.value, 0)
         n += 1
     elif s.op == CEASE:
         w.waiting = 0
     elif s.op == HOP:
-        a.cpu = (a.cpu + 1) % w.cpus
+        a.cpu = (a.home + ((a.cpu - a.home) % w.cpus + 1) % s.value) % w.cpus
     else:
         w.waiting -= 1
         W.heap[0].actor = W.heap[w.waiting].actor

@@ -34,7 +34,7 @@ from kmbench_workloads.variates import (
 
 __all__ = [
     "EXPONENTIAL", "FIXED", "LOGNORMAL", "MOST_ACTORS", "Actor", "Cast", "Pile", "Step",
-    "at_most", "cease", "create", "drop", "drop_all", "groups_of", "hop", "look", "make",
+    "at_most", "cease", "create", "drop", "drop_all", "give", "groups_of", "hop", "look", "make",
     "offline", "perform", "phase", "repeat", "shuffle", "user", "wait", "wake", "walk",
 ]  # fmt: skip
 
@@ -154,6 +154,11 @@ def user(pages: int, kind: int) -> Step:
     return Step(do.USER, value=pages, kind=kind)
 
 
+def give(pages: int, kind: int) -> Step:
+    """Give as many of the oldest user pages back (USER_*)."""
+    return Step(do.GIVE, value=pages, kind=kind)
+
+
 def phase(number: int) -> Step:
     """A phase of the run begins."""
     return Step(do.PHASE, value=number)
@@ -164,9 +169,9 @@ def cease() -> Step:
     return Step(do.CEASE)
 
 
-def hop() -> Step:
-    """To the next CPU."""
-    return Step(do.HOP)
+def hop(among: int) -> Step:
+    """To the next of `among` CPUs, the actor's own first."""
+    return Step(do.HOP, value=among)
 
 
 def repeat(times: int, *steps) -> list:
@@ -241,7 +246,8 @@ def perform(
         raise UsageProblem(
             f"workload {concern}: waits of {built.longest} ns: expected at most {LONGEST} ns"
         )
-    nr_objects = built.handles * (2 if cast.cached else 1)
+    reclaims = cast.cached or cast.user_pages
+    nr_objects = built.handles * (2 if reclaims else 1)
     setup = Setup(
         Machine(host.cpus, host.nodes, host.memory_pages, host.page_size), host.era, tuple(caches),
         cast.groups, max(nr_objects, 2),
@@ -283,7 +289,6 @@ def perform(
         if cast.victim:
             S.vm["victim"] = cast.victim
 
-    reclaims = cast.cached or cast.user_pages
     return generated(setup, do.fill, tables, prepare, nr_events, reclaims)
 
 
@@ -326,7 +331,7 @@ class _Built:
         people = []
         for number, actor in enumerate(self.actors, 1):
             people.append(
-                (max(actor.start, 0), start[actor.role], actor.memcg, number, actor.cpu,
+                (max(actor.start, 0), start[actor.role], actor.memcg, number, actor.cpu, actor.cpu,
                  len(piles), actor.at, actor.shift,
                  start[actor.role] + cast.otherwise.get(actor.role, 0))
             )  # fmt: skip
@@ -343,7 +348,7 @@ class _Built:
                 piles or [(0,) * 7],
             ),
             "actor": (
-                {"t": "i8", **_fields("pc memcg task cpu pile at shift otherwise")}, people
+                {"t": "i8", **_fields("pc memcg task cpu home pile at shift otherwise")}, people
             ),
         }  # fmt: skip
 

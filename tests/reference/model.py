@@ -453,10 +453,14 @@ class Reference:
         self._run_internal()
         self._free_ids()
 
+    def pinned(self, row) -> int:
+        """What keeps a group alive once it is removed."""
+        return self.strategy.pinned(row) + (self.vm.pinned(row) if self.vm else 0)
+
     def _free_ids(self) -> None:
         """Removed groups that nothing keeps alive have no id any more."""
         for row in list(self.ids):
-            if self.groups[row].state is not State.ONLINE and not self.strategy.pinned(row):
+            if self.groups[row].state is not State.ONLINE and not self.pinned(row):
                 self.ids.remove(row)
 
     def _settle(self) -> None:

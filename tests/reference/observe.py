@@ -56,7 +56,7 @@ def _memcgs(model) -> dict:
             "nr_charged_bytes": model.strategy.left_over(group.row),
             "left_lines": model.strategy.left_lines(group.row),
             "objects": objects[group.row],
-            "pinned": model.strategy.pinned(group.row),
+            "pinned": model.pinned(group.row),
         }
         for group in model.groups
     }

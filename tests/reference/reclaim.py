@@ -334,6 +334,11 @@ class Vm(UserPages, CachedObjects, ShrinkSlab):
         if cause == ev.FAIL_LIMIT and unused:
             self.counts["failed_with_reclaimable"] += 1
 
+    def pinned(self, row):
+        """User pages keep a removed group alive where each group is reclaimed from."""
+        keeps = self.group_slab and not self.two_lists and row > ROOT
+        return self.user_pages({row}) if keeps else 0
+
     def group_gone(self, row):
         if self.posted:
             return
