@@ -198,6 +198,16 @@ def test_arrivals_of_containers_are_a_poisson_process():
     assert abs(gaps.mean() - 1) < 0.1 and abs(gaps.std() - 1) < 0.1
 
 
+def test_containers_stay_on_their_cpus():
+    """One CPU each, or all that there are."""
+    for used, expected in ((1, 1), (0, 2)):
+        given = {"containers": 20, "per_hour": 10**6, "files": 9, "cpus_used": used}
+        _, events = stream("container_churn", given)
+        made = events[events["op"] == ev.ALLOC]
+        cpus = [len(np.unique(made["cpu"][made["memcg"] == g])) for g in np.unique(made["memcg"])]
+        assert len(cpus) == 20 and set(cpus) == {expected}
+
+
 def test_who_is_popular_is_asked_for_by_every_group_but_paid_by_one():
     setup, events = STREAMS["webserver_fleet"]
     dentry = [c.name for c in setup.caches].index("dentry") + 1
@@ -223,6 +233,7 @@ def test_messages_cross_cpus():
         ("drop_many", {"dropped": 1.5}, "dropped = 1.5: expected at most 1"),
         ("container_churn", {"per_hour": 10**9}, "per_hour = 1000000000: expected at most 1000000"),
         ("container_churn", {"life_ms": 10**12}, "waits of 10"),
+        ("container_churn", {"cpus_used": 3}, "cpus_used = 3: expected at most 2, the CPUs"),
         ("kernel_compile", {"jobs": 10**8}, "jobs = 100000000: expected at most 1000000"),
         ("sock_flood", {"sockets": 10**10}, "objects at a time: expected at most 268435456"),
         ("webserver_fleet", {"exponent": float("nan")}, "exponent = nan: expected at most 10"),
