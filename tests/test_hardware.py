@@ -435,9 +435,15 @@ def test_sensitivity_halves_and_doubles_every_cost(cheap):
 @pytest.mark.skipif(not JIT, reason="probes are compiled code")
 def test_a_quick_calibration_is_a_valid_profile(tmp_path):
     path = tmp_path / "here.toml"
-    done = CliRunner().invoke(
-        hardware_command, ["calibrate", "--quick", "--name", "here", "-o", str(path)]
-    )
+    for _ in range(5):  # beside other tests a line between CPUs can take milliseconds
+        done = CliRunner().invoke(
+            hardware_command, ["calibrate", "--quick", "--name", "here", "-o", str(path)]
+        )
+        if "others keep the CPUs busy" not in str(done.exception):
+            break
+        assert not path.exists()
+    else:
+        pytest.skip(f"this machine is too busy to be measured: {done.exception}")
     assert done.exit_code == 0, done.output
     made = load_profile(path)
     assert made.name == "here" and made.cpus >= 1

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from kmbench.errors import UsageProblem
-from kmbench.hardware.profile import COSTS, Cost, Profile
+from kmbench.hardware.profile import COSTS, MOST_NS, Cost, Profile
 
 __all__ = ["calibrate", "doubts"]
 
@@ -84,6 +84,12 @@ def calibrate(
         3 * costs["spin"].ns + 2 * costs["line_socket"].ns,
         "derived: three locked sections and two lines of another core",
     )
+    for kind, cost in costs.items():
+        if (most := max((cost.ns, *(cost.quartiles or ())))) > MOST_NS:
+            raise UsageProblem(
+                f"{kind} took {most:,.0f} ns, expected up to {MOST_NS:,.0f}: others keep the CPUs"
+                " busy; calibrate when they are done"
+            )
     took = time.monotonic() - began
     details["took_s"] = round(took, 1)
     details["others_cpus"] = round(max(0.0, _others_s() - others) / took, 2)

@@ -49,7 +49,7 @@ _FOLDER = Path(__file__).parent / "profiles"
 _LIMITS = {
     "cpus": (1, 4096), "nodes": (1, 256), "threads_per_core": (1, 16), "page_size": (4096, 65536)
 }  # fmt: skip
-_MOST_NS = 1e6
+MOST_NS = 1e6
 
 
 class Cost(NamedTuple):
@@ -248,5 +248,5 @@ def _costs(values: Any, where: str) -> dict[str, Cost]:
 
 def _check_ns(value: Any, at: str) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 <= value <= _MOST_NS:
-        raise UsageProblem(f"{at} = {value!r}: expected nanoseconds, 0 to {_MOST_NS:.0f}")
+    if not number or not math.isfinite(value) or not 0 <= value <= MOST_NS:
+        raise UsageProblem(f"{at} = {value!r}: expected nanoseconds, 0 to {MOST_NS:.0f}")
