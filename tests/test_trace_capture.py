@@ -13,7 +13,15 @@ from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS, GRACE_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.gap import Lists, SmallSlub, needed
-from kmbench.trace.interrupts import GAP_NS, before_interrupts
+from kmbench.trace.given_back import RUN_NS
+from kmbench.trace.interrupts import (
+    ALLOCATED,
+    FREED,
+    GAP_NS,
+    NEW_SLAB_GAP_NS,
+    VECTOR,
+    before_interrupts,
+)
 from kmbench.trace.recording import open_recording
 from kmbench.trace.truth import read_truth
 from trace_capture import CACHES, cache_row, write_capture
@@ -156,16 +164,18 @@ def test_initial_slabs_lists_and_objects(tmp_path):
     assert setup.initial_objects["obj"].tolist() == [1, 2, 3, 4]
 
 
-def test_what_is_freed_before_any_allocation_is_younger_than_the_dump(tmp_path):
+@pytest.mark.parametrize("recorder", [True, False])
+def test_what_the_recorder_frees_first_is_younger_than_the_dump(tmp_path, recorder):
     dump = [{"pfn": 10, "inuse": 20, "objects": 21, "where": 0}]
     slabs = [{"slab": 0, "pfn": 10, "t_alloc": -1}]
-    events = [{"t": 1, "op": FREE, "obj": 3, "flags": 4}, {"t": 2, "obj": 600}]
+    events = [{"t": 1, "op": FREE, "obj": 3, "pid": 8, "flags": 4}, {"t": 2, "obj": 600}]
     folder = write_capture(
-        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 1}}
-    )
+        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 1}},
+        aux=[{"t": 9, "ev": "marker", "s": "START", "pid": 8 if recorder else 7}],
+    )  # fmt: skip
     capture = read_capture(folder)
-    assert len(capture.setup.initial_objects) == 0
-    assert [op for op, _, _ in ops(capture)] == ["alloc", "free", "alloc"]
+    assert len(capture.setup.initial_objects) == (0 if recorder else 1)
+    assert [op for op, _, _ in ops(capture)] == ["alloc"] * recorder + ["free", "alloc"]
 
 
 def test_sheaves_are_filled_from_full_slabs_and_the_active_one(tmp_path):
@@ -292,15 +302,63 @@ def test_samples_at_every_reading(tmp_path):
     assert samples["t"].tolist() == [100, 125, 150, 900_000, 990_000]
 
 
+def caught(t, kind, ctx, cpu=None, task=None, obj=None):
+    n = len(t)
+    arrays = (cpu or [0] * n, task or [7] * n, ctx, obj or list(range(n)))
+    moved, count = before_interrupts(np.array(t), np.array(kind), *map(np.array, arrays))
+    return moved.tolist(), count
+
+
 def test_an_allocation_goes_before_the_interrupt_that_it_was_caught_by():
-    t = np.array([100, 5_000, 5_100, 5_000 + GAP_NS, 50_000])
-    alloc = np.array([True, False, False, True, True])
-    ctx = np.array([0, 2, 2, 0, 0], np.uint8)
-    cpu = np.zeros(5, np.uint8)
-    moved, count = before_interrupts(t, alloc, cpu, ctx)
-    assert (moved.tolist(), count) == ([100, 5_000, 5_100, 4_999, 50_000], 1)
-    other = np.array([0, 1, 1, 0, 0], np.uint8)
-    assert before_interrupts(t, alloc, other, ctx)[1] == 0
+    t = [100, 5_000, 5_100, 5_000 + GAP_NS, 50_000]
+    kind = [ALLOCATED, FREED, FREED, ALLOCATED, ALLOCATED]
+    assert caught(t, kind, [0, 2, 2, 0, 0]) == ([100, 5_000, 5_100, 4_999, 50_000], 1)
+    assert caught(t, kind, [0, 2, 2, 0, 0], cpu=[0, 1, 1, 0, 0])[1] == 0
+
+
+def test_what_the_interrupt_freed_is_allocated_after_it():
+    t, kind = [5_000, 5_100, 6_000, 6_100], [FREED, FREED, ALLOCATED, ALLOCATED]
+    assert caught(t, kind, [2, 2, 0, 0], obj=[1, 2, 2, 1]) == (t, 0)
+    assert caught(t, kind, [2, 2, 0, 0], obj=[1, 2, 3, 1])[1] == 1
+
+
+@pytest.mark.parametrize(
+    "t, kind, ctx, right",
+    [
+        # the interrupt came while pages were allocated: the vector after it, then the object
+        ([5_000, 12_000, 16_000], [FREED, VECTOR, ALLOCATED], [2, 0, 0], [5_000, 12_000, 4_999]),
+        # while the slab was filled in: between the vector and the object
+        ([1_000, 5_000, 12_000], [VECTOR, FREED, ALLOCATED], [0, 2, 0], [1_000, 5_000, 4_999]),
+        # long before the vector
+        ([5_000, 5_001 + NEW_SLAB_GAP_NS, 17_000], [FREED, VECTOR, ALLOCATED], [2, 0, 0], None),
+    ],
+)
+def test_an_allocation_of_a_new_slab_began_before_its_vector(t, kind, ctx, right):
+    assert caught(t, kind, ctx)[0] == (right or t)
+
+
+def test_places_found_beyond_the_free_ones_tell_of_objects_given_back_unseen(tmp_path):
+    dump = [{"cache": 3, "pfn": 10, "inuse": 19, "objects": 21, "where": 0}]
+    slabs = [{"slab": at, "cache": 3, "pfn": 10 + at, "t_alloc": -1} for at in range(3)]
+    late = 10 * RUN_NS
+    moments = [
+        (0, 1), (1, 2), (2, late),  # the third place of a slab that had two free
+        (512, late + 5), (2, late + 9), (1024, late + 10),  # the slabs on no list
+    ]  # fmt: skip
+    events = [{"t": t, "op": KMALLOC, "cache": 3, "cpu": 1, "obj": obj} for obj, t in moments]
+    events.insert(4, events[2] | {"t": late + 8, "op": KFREE})
+    folder = write_capture(
+        tmp_path / "c", events=events, slabs=slabs, slabdump=dump,
+        dumps={"kmalloc-64": {"slabs": 3}},
+    )  # fmt: skip
+    capture = read_capture(folder)
+    frees = of_op(capture, ev.FREE)
+    # no CPU turned away from the last slab
+    assert [(int(row["t"]), int(row["cpu"])) for row in frees] == [
+        (late - 1, 1), (late - 1, 1), (late + 8, 1),
+    ]  # fmt: skip
+    assert capture.setup.initial_objects["slab"].tolist() == [1, 2]
+    assert capture.repairs.frees == 0
 
 
 def test_conversion_whole_and_cut(tmp_path):

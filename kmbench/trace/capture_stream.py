@@ -11,7 +11,7 @@ from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
 from kmbench.trace.deferred import deferred_frees
-from kmbench.trace.interrupts import before_interrupts
+from kmbench.trace.interrupts import ALLOCATED, FREED, VECTOR, before_interrupts
 from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.passes import (
     AFTER_GRACE,
@@ -100,7 +100,9 @@ def with_buckets(
     return columns | {"cache": cache, "flags": flags}
 
 
-def slab_events(columns: dict[str, np.ndarray], sites: list[str], nr_caches: int) -> SlabEvents:
+def slab_events(
+    columns: dict[str, np.ndarray], sites: list[str], nr_caches: int, recorder: int
+) -> SlabEvents:
     """Slab operations with overtaken allocations put right: see passes.convert_slab_events."""
     site_role = np.zeros(len(sites), np.uint8)
     for prefix, role in ((VECTOR_SITE, OWN_VECTOR), (EXEC_SITE, BY_EXEC)):
@@ -108,10 +110,14 @@ def slab_events(columns: dict[str, np.ndarray], sites: list[str], nr_caches: int
     free_role = np.zeros(len(sites), np.uint8)
     for prefixes, role in ((VECTOR_FREES, OWN_VECTOR), (RCU_FREES, AFTER_GRACE)):
         free_role[[at for at, site in enumerate(sites) if site.startswith(prefixes)]] = role
-    slab = convert_slab_events(columns, site_role, free_role, nr_caches)
+    slab = convert_slab_events(columns, site_role, free_role, nr_caches, recorder)
     rows = slab.rows
     context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
-    rows["t"], _ = before_interrupts(rows["t"], rows["op"] == ev.ALLOC, rows["cpu"], context)
+    kind = np.where(rows["op"] == ev.FREE, FREED, ALLOCATED)
+    kind[(kind == ALLOCATED) & (slab.role == OWN_VECTOR)] = VECTOR
+    rows["t"], _ = before_interrupts(
+        rows["t"], kind, rows["cpu"], rows["task"], context, rows["obj"]
+    )
     return slab
 
 
@@ -306,7 +312,10 @@ def read_stream(
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
     columns = with_buckets(columns, sites, cache_names)
     rows = {name: row for row, name in enumerate(cache_names, 1)}
-    slab, role, called, accounted, first = slab_events(columns, sites, len(cache_names))
+    marks = aux.filter(pl.col("ev") == "marker")["pid"]
+    slab, role, called, accounted, first = slab_events(
+        columns, sites, len(cache_names), int(marks[0]) if len(marks) else -1
+    )
     base = int(columns["obj"].max(initial=0)) + 1
     pages, dated_late, base = page_events(folder, base)
     stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)

@@ -38,7 +38,7 @@ class SlabEvents(NamedTuple):
 @cached
 def _convert(
     t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, free_role,
-    nr_caches, out, role, called, accounted, first_frees,
+    nr_caches, recorder, out, role, called, accounted, first_frees,
 ):  # fmt: skip  # pragma: no cover - compiled
     n = nr_first = 0
     allocated = False
@@ -63,7 +63,7 @@ def _convert(
                 role[n] = free_role[site[i]]
                 if role[n] == AFTER_GRACE and not ctx[i] & _SOFTIRQ:
                     role[n] = PLAIN
-            if flags[i] & _FIRST_FREE and allocated:
+            if flags[i] & _FIRST_FREE and (allocated or pid[i] != recorder):
                 first_frees[nr_first] = obj[i]
                 nr_first += 1
         else:
@@ -84,13 +84,18 @@ def _convert(
 
 
 def convert_slab_events(
-    columns: dict[str, np.ndarray], site_role: np.ndarray, free_role: np.ndarray, nr_caches: int
+    columns: dict[str, np.ndarray],
+    site_role: np.ndarray,
+    free_role: np.ndarray,
+    nr_caches: int,
+    recorder: int,
 ) -> SlabEvents:
     """Slab operations of a capture as EVENT rows with the capture's handles in ``obj``.
 
     columns: the columns of events.parquet, COLUMNS at least.
     site_role: u1 per call site: PLAIN, OWN_VECTOR or BY_EXEC, for the allocations made there.
     free_role: the same for frees: PLAIN, OWN_VECTOR or AFTER_GRACE, the last in softirq only.
+    recorder: task id of the recorder; -1 unknown.
 
     Left out: frees of objects of an unknown cache, and the pseudo cache of allocations above
     8 KiB, which comes after the `nr_caches` real ones: its accounted pages are in pages.parquet.
@@ -99,8 +104,8 @@ def convert_slab_events(
     the root as its group: the task had left its own (the SIGCHLD of do_exit) or acted for the root
     (set_active_memcg).
 
-    The frees before the first allocation are not among the first frees: they are the file by which
-    tracing was switched on, which was opened after the recorder had walked the slab lists.
+    The recorder's frees before the first allocation are not among the first frees: they are the
+    file by which tracing was switched on, which was opened after it had walked the slab lists.
     """
     arrays = [np.ascontiguousarray(columns[name], kind) for name, kind in COLUMNS.items()]
     count = len(arrays[0])
@@ -108,7 +113,7 @@ def convert_slab_events(
     called = np.empty(count, np.int32)
     accounted, first = np.zeros(nr_caches, np.bool_), np.empty(count, np.int32)
     n, nr_first = _convert(
-        *arrays, site_role, free_role, nr_caches, out, role, called, accounted, first
+        *arrays, site_role, free_role, nr_caches, recorder, out, role, called, accounted, first
     )
     return SlabEvents(out[:n], role[:n], called[:n], accounted, first[:nr_first].copy())
 
