@@ -7,6 +7,7 @@ import pytest
 from kmbench.errors import UsageProblem
 from kmbench.trace.live import Live
 from kmbench.trace.score import COLUMNS, PAGE, score
+from kmbench.trace.truth import read_truth
 from trace_capture import write_capture
 
 TIMES = list(range(100, 2100, 100))
@@ -49,6 +50,15 @@ def predicted():
 
 def values(result):
     return {row.quantity: row.value for row in result.rows}
+
+
+@pytest.mark.parametrize("counted, right", [(3, 2), (2, 2)])
+def test_slabs_made_are_counted_until_the_end_of_the_workload(tmp_path, counted, right):
+    row = {"scoreable": True, "live_start": 5, "live_end": 7, "slabs_made": counted}
+    slabs = [{"slab": at, "t_alloc": t} for at, t in enumerate((-1, 5, 900_000, 900_001))]
+    truth = {"caches": {"dentry": row}, "memcgs": {}}
+    folder = write_capture(tmp_path / "c", truth=truth, slabs=slabs)
+    assert read_truth(folder).caches["dentry"]["slabs_made"] == right
 
 
 def test_a_perfect_replay_passes_every_row(capture):

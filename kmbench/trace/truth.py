@@ -31,9 +31,7 @@ class Truth(NamedTuple):
     totals: dict[str, Any]  # t_end, t_shrink (ns), zombies_end, offline
 
 
-def _readings(
-    kind: str, items: list[str], t, real, scoreable: set[str], end: int
-) -> pl.DataFrame:
+def _readings(kind: str, items: list[str], t, real, scoreable: set[str], end: int) -> pl.DataFrame:
     """Readings of one kind; those of `scoreable` items up to the time `end` are scored."""
     frame = pl.DataFrame(
         {"item": pl.Series(list(items), dtype=pl.String), "t": t, "real": real}
@@ -42,6 +40,23 @@ def _readings(
     )
     return frame.select("kind", "item", pl.col("t").cast(pl.Int64), pl.col("real").cast(pl.Int64),
                         "scored")  # fmt: skip
+
+
+def _end_made_with_the_workload(
+    folder: Path, caches: dict[str, dict[str, Any]], names: np.ndarray, end: int
+) -> None:
+    """Take slabs made after the time `end` (ns) off each cache's ``slabs_made``, if it has them.
+
+    One recorder counts those that it makes itself, once the caches are shrunk and it closes down,
+    but slabs given back until then only.
+    """
+    slabs = read_arrays(folder / "slabs.parquet", {"cache": "i", "t_alloc": "i"})
+    made = (slabs["t_alloc"] >= 0) & (slabs["cache"] >= 0) & (slabs["cache"] < len(names))
+    late = made & (slabs["t_alloc"] > end)
+    counts = (np.bincount(slabs["cache"][part], minlength=len(names)) for part in (made, late))
+    for name, whole, after in zip(names, *counts, strict=True):
+        if name in caches and caches[name]["slabs_made"] == whole:
+            caches[name]["slabs_made"] -= int(after)
 
 
 def read_capture_truth(folder: str | Path) -> Truth:
@@ -61,6 +76,8 @@ def read_capture_truth(folder: str | Path) -> Truth:
         if name in order_of:
             keys = ("scoreable", "live_start", "live_end", "slabs_made", "slabs_gone")
             caches[name] = {"order": order_of[name], **{key: row.get(key) for key in keys}}
+    dump_t = items(path, manifest, "dump_t", int, 2)
+    _end_made_with_the_workload(folder, caches, names, int(dump_t[1]))
     fit = {name for name, row in caches.items() if row["scoreable"]}
     fit_groups = {
         name
@@ -81,7 +98,6 @@ def read_capture_truth(folder: str | Path) -> Truth:
     snaps = {name: values[known] for name, values in snaps.items()}
     item = names[snaps["cache"]]
     sysfs = snaps["t_sysfs"] >= 0
-    dump_t = items(path, manifest, "dump_t", int, 2)
     # the recorder's last reading is made while it is closing down, after its last look at the lists
     end = int(dump_t[-1])
     frames = [
