@@ -13,7 +13,6 @@ from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS, GRACE_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.gap import Lists, SmallSlub, needed
-from kmbench.trace.given_back import RUN_NS
 from kmbench.trace.interrupts import (
     ALLOCATED,
     FREED,
@@ -335,30 +334,6 @@ def test_what_the_interrupt_freed_is_allocated_after_it():
 )
 def test_an_allocation_of_a_new_slab_began_before_its_vector(t, kind, ctx, right):
     assert caught(t, kind, ctx)[0] == (right or t)
-
-
-def test_places_found_beyond_the_free_ones_tell_of_objects_given_back_unseen(tmp_path):
-    dump = [{"cache": 3, "pfn": 10, "inuse": 19, "objects": 21, "where": 0}]
-    slabs = [{"slab": at, "cache": 3, "pfn": 10 + at, "t_alloc": -1} for at in range(3)]
-    late = 10 * RUN_NS
-    moments = [
-        (0, 1), (1, 2), (2, late),  # the third place of a slab that had two free
-        (512, late + 5), (2, late + 9), (1024, late + 10),  # the slabs on no list
-    ]  # fmt: skip
-    events = [{"t": t, "op": KMALLOC, "cache": 3, "cpu": 1, "obj": obj} for obj, t in moments]
-    events.insert(4, events[2] | {"t": late + 8, "op": KFREE})
-    folder = write_capture(
-        tmp_path / "c", events=events, slabs=slabs, slabdump=dump,
-        dumps={"kmalloc-64": {"slabs": 3}},
-    )  # fmt: skip
-    capture = read_capture(folder)
-    frees = of_op(capture, ev.FREE)
-    # no CPU turned away from the last slab
-    assert [(int(row["t"]), int(row["cpu"])) for row in frees] == [
-        (late - 1, 1), (late - 1, 1), (late + 8, 1),
-    ]  # fmt: skip
-    assert capture.setup.initial_objects["slab"].tolist() == [1, 2]
-    assert capture.repairs.frees == 0
 
 
 def test_conversion_whole_and_cut(tmp_path):

@@ -24,7 +24,6 @@ from kmbench.trace.capture_state import (
 )
 from kmbench.trace.capture_stream import read_aux, read_stream
 from kmbench.trace.gap import untraced_allocations
-from kmbench.trace.given_back import given_back_unseen
 from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
 from kmbench.trace.passes import merge
@@ -120,11 +119,9 @@ def read_capture(folder: str | Path) -> Capture:
             f" expected a row of slabs.parquet ({len(initial.row_of_slab)} rows)"
         )
     slab_rows = initial_objects(stream.first_frees, initial)
-    gone = given_back_unseen(stream.raw, initial, caches, slab_rows[slab_rows > 0])
-    keys = np.concatenate([stream.first_frees[slab_rows > 0], gone.keys])
-    slab_rows = np.concatenate([slab_rows[slab_rows > 0], gone.slabs])
+    keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
-    slab_of_key = dict(zip(keys.tolist(), slab_rows.tolist(), strict=True))
+    slab_of_key = dict(zip(keys.tolist(), slab_rows[slab_rows > 0].tolist(), strict=True))
     unseen = np.zeros(0, EVENT)
     if dump_times[0] < -1:
         unseen = untraced_allocations(
@@ -133,15 +130,14 @@ def read_capture(folder: str | Path) -> Capture:
         )  # fmt: skip
     early = alive_before(stream.raw, stream.role, stream.keys, keys)
     raw, role = stream.raw, stream.role
-    added = [unseen, early, gone.frees]
-    if any(map(len, added)):
-        raw, role = merge(raw, role, added)
+    if len(unseen) or len(early):
+        raw, role = merge(raw, role, [unseen, early])
     done = assign_handles(
         raw, role, stream.keys + len(unseen), keys, len(caches), dump_times[1]
     )  # fmt: skip
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)
-    objects["slab"] = slab_rows
+    objects["slab"] = slab_rows[slab_rows > 0]
     setup = Setup(
         machine=Machine(
             cpus=cpus,
