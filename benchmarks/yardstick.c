@@ -139,18 +139,33 @@ static void free_pages(struct sim *S, int pfn, int order)
 
 #define HELD_NS 1000
 
+#define fetch_line(S, line) do {						\
+	(line)->near++; /* one node */						\
+	count(S, LINE_NEAR);							\
+} while (0)
+
 #define write_line(S, line, lock) do {						\
 	if ((line)->writer != (S)->k->cpu + 1) {				\
 		if ((line)->writer) {						\
-			(line)->near++; /* one node */				\
-			count(S, LINE_NEAR);					\
+			fetch_line(S, line);					\
 			if ((lock) && (S)->k->now - (line)->written < HELD_NS)	\
 				count(S, LOCK_WAIT);				\
 		}								\
 		(line)->writer = (S)->k->cpu + 1;				\
+	} else if ((line)->reader) {						\
+		fetch_line(S, line);						\
 	}									\
+	(line)->reader = 0;							\
 	(line)->written = (S)->k->now;						\
 	(line)->writes++;							\
+} while (0)
+
+#define read_line(S, line) do {							\
+	(line)->reads++;							\
+	if (!(line)->reader && (line)->writer && (line)->writer != (S)->k->cpu + 1) { \
+		fetch_line(S, line);						\
+		(line)->reader = (S)->k->cpu + 1;				\
+	}									\
 } while (0)
 
 /* --- counters and the page stock --- */
@@ -563,6 +578,7 @@ static void drain(struct sim *S, int cpu)
 	count(S, BYTE_STOCK_DRAIN);
 	if (stock->bytes >> shift) {
 		count(S, BYTE_STOCK_PAGES_BACK);
+		read_line(S, &S->left[objcg]);
 		uncharge_objcg(S, cpu, objcg, stock->bytes >> shift, false);
 	}
 	if (stock->bytes)
@@ -586,6 +602,8 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 		drain(S, cpu);
 		if (S->left[objcg].bytes)
 			write_line(S, &S->left[objcg], 0);
+		else
+			read_line(S, &S->left[objcg]);
 		stock->objcg = objcg;
 		stock->bytes = S->left[objcg].bytes;
 		S->memcg[objcg].nr_charged_bytes -= stock->bytes;
@@ -599,6 +617,7 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 
 		count(S, BYTE_STOCK_PAGES_BACK);
 		stock->bytes &= (1 << shift) - 1;
+		read_line(S, &S->left[objcg]);
 		uncharge_objcg(S, cpu, objcg, nr, true);
 	}
 }
@@ -610,6 +629,7 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 	const int shift = S->k->page_shift;
 	int nr, rest;
 
+	read_line(S, &S->left[memcg]);
 	if (stock->objcg == memcg && stock->bytes >= nr_bytes) {
 		stock->bytes -= nr_bytes;
 		count(S, BYTE_STOCK_HIT);
@@ -617,6 +637,7 @@ static bool charge_bytes(struct sim *S, int cpu, int memcg, int nr_bytes, uint32
 		return true;
 	}
 	count(S, BYTE_STOCK_MISS);
+	read_line(S, &S->left[memcg]);
 	nr = nr_bytes >> shift;
 	rest = nr_bytes & ((1 << shift) - 1);
 	if (!charge_pages(S, cpu, memcg, nr + (rest > 0), gfp))
@@ -668,6 +689,7 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 		count(S, BYTE_STOCK_BACK);
 		refill_bytes(S, cpu, billed, c->slot + 8, false, S->slab[slab].node, c->slab_flags,
 			     -c->slot - 8);
+		read_line(S, &S->left[billed]);
 	}
 }
 

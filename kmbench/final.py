@@ -1,18 +1,21 @@
 """Figures that the state at the end of a run tells: what the engine only adds up."""
 
+from typing import Any
+
 import numpy as np
 
 from kmbench.core.access import BUCKETS, PHASES, USERS
 from kmbench.core.state import BY_CACHE, OFFLINE, UNLIMITED, State
 from kmbench.removed import dead_caches, left_behind
+from kmbench.shared_lines import shared_lines
 
 __all__ = ["final_figures", "percentile"]
 
 
-def final_figures(S: State, P: tuple) -> dict[str, float | None]:
+def final_figures(S: State, P: tuple) -> dict[str, Any]:
     """Metrics A3, A6, F2, F5, F6, F8, O6, Z2, Z4, Z5 and, with reclaim, more; before teardown.
 
-    `P`: the strategy's own tables, of which those with the fields of ``state.LINE`` are lines.
+    `P`: the strategy's own tables.
     """
     k = S.k[0]
     page = int(k["page_size"])
@@ -29,22 +32,9 @@ def final_figures(S: State, P: tuple) -> dict[str, float | None]:
         "zombie_lifetime": zombie_lifetime(S),
         "dead_caches": dead_caches(S),
         **left_behind(S),
-        "hot_line_writes": hottest_line(S, P),
+        **shared_lines(S, P),
         **(reclaim_figures(S) if "vm" in S._fields else {}),
     }
-
-
-def hottest_line(S: State, P: tuple) -> float | None:
-    """Writes of the line that moved most, per allocation of the stream; of several, the first."""
-    allocs = int(S.k["nr_allocs"][0])
-    if not allocs:
-        return None
-    own = [table for table in P if "writer" in table.dtype.names]
-    lines = [table[["near", "far", "writes"]] for table in (S.counter, S.node, *own)]
-    moves = np.concatenate([part["near"].astype(np.int64) + part["far"] for part in lines])
-    writes = np.concatenate([part["writes"] for part in lines])
-    hot = int(np.argmax(moves))
-    return float(writes[hot] / allocs) if moves[hot] else 0.0
 
 
 def reclaim_figures(S: State) -> dict[str, float | None]:

@@ -67,9 +67,9 @@ def _shape(S, slab):
 
 
 def _line(line):
-    writer = int(line["writer"])
-    counts = (int(line[name]) for name in ("written", "near", "far", "writes"))
-    return (writer - 1 if writer else None, *counts)
+    cpus = (int(line[name]) - 1 for name in ("writer", "reader"))
+    counts = (int(line[name]) for name in ("written", "near", "far", "writes", "reads"))
+    return (*(None if cpu < 0 else cpu for cpu in cpus), *counts)
 
 
 def _cache(S, k, row) -> dict:

@@ -1,9 +1,13 @@
 """Hardware profiles: validation, pricing by hand, published figures, calibration."""
 
 import copy
+import functools
+import itertools
 import json
+import math
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,7 +16,14 @@ from click.testing import CliRunner
 
 import kmbench
 from kmbench.analysis.compare import compare
-from kmbench.analysis.pricing import closed_loop, fetch_ns, near_ns, price_runs, sharing
+from kmbench.analysis.pricing import (
+    closed_loop,
+    fetch_ns,
+    line_stations,
+    near_ns,
+    price_runs,
+    sharing,
+)
 from kmbench.analysis.published import (
     CALIBRATED,
     consists_of,
@@ -124,9 +135,13 @@ def ops_rows(*rows):
     return pl.DataFrame(columns).lazy()
 
 
+def records(nr: int, dtype) -> np.recarray:
+    return np.zeros(nr, dtype).view(np.recarray)
+
+
 def runs_row(**values):
     row = {"run_id": "r", "allocs": 10, "frees": 5, "cpus": 2, "nodes": 1, "running": 2,
-           "think_ns": 0, "busy": 2, "hot_line_writes": 0.0, "hardware": "?"}  # fmt: skip
+           "think_ns": 0, "busy": 2, "lines": "[]", "hardware": "?"}  # fmt: skip
     return pl.DataFrame([row | values])
 
 
@@ -178,11 +193,53 @@ def test_threads_share_cores_once_all_cores_are_taken():
 
 
 def test_rate_of_many_cpus():
-    assert closed_loop(100, 0, 8) == pytest.approx(8e7)  # nothing to wait for
-    assert closed_loop(100, 20, 1) == pytest.approx(1e9 / 120)  # nobody to wait for
-    assert closed_loop(100, 20, 1000) == pytest.approx(1e9 / 20, rel=1e-3)  # the line is busy
-    rates = [closed_loop(100, 20, n) for n in range(1, 50)]
+    line = [(20, 1)]
+    assert closed_loop(100, [], 8) == closed_loop(100, [(0, 1)], 8) == pytest.approx(8e7)
+    assert closed_loop(100, line, 1) == pytest.approx(1e9 / 120)  # nobody to wait for
+    assert closed_loop(100, line, 1000) == pytest.approx(1e9 / 20, rel=1e-3)  # the line is busy
+    rates = [closed_loop(100, line, n) for n in range(1, 50)]
     assert all(a <= b for a, b in zip(rates, rates[1:], strict=False))
+
+
+def product_form(own: float, taken: list[float], cpus: int) -> float:
+    """The same rate by summing over all states of the closed network (Gordon and Newell, 1967)."""
+
+    def weight(customers: int) -> float:
+        states = itertools.product(range(customers + 1), repeat=len(taken))
+        return sum(
+            math.prod(t**n for t, n in zip(taken, at, strict=True))
+            * own ** (customers - sum(at)) / math.factorial(customers - sum(at))
+            for at in states if sum(at) <= customers
+        )  # fmt: skip
+
+    return 1e9 * weight(cpus - 1) / weight(cpus)
+
+
+@pytest.mark.parametrize("taken", [[20], [20, 20], [50, 20, 7]])
+def test_rate_at_several_lines_is_exact(taken):
+    for cpus in (1, 2, 7):
+        ours = closed_loop(100, [(ns, 1) for ns in taken], cpus)
+        assert ours == pytest.approx(product_form(100, taken, cpus))
+
+
+def test_who_shares_a_line_with_nobody_does_not_wait():
+    own = [(20 / 4, 1 / 4)] * 4  # each of four CPUs comes to a line of its own only
+    assert closed_loop(100, own, 4) == pytest.approx(4e9 / 120)
+    # two pairs of CPUs, each pair at a line of its own: no more than two apart, and no less
+    pairs_of_two = closed_loop(100, [(20 / 2, 1 / 2)] * 2, 4)
+    assert 2 * closed_loop(100, [(20, 1)], 2) == pytest.approx(pairs_of_two, rel=0.01)
+    assert closed_loop(100, [(20, 1)], 4) < pairs_of_two
+
+
+def test_turns_at_a_line_are_of_those_who_come_to_it():
+    machine = profile(line_socket=10.0, line_remote=100.0)
+    run = {"cpus": 4, "nodes": 2, "running": 4}
+    lines = [[0.5, 0.25, 2, 1], [0.5, 0.25, 2, 0.25], [0.1, 0.1, 0, 0]]
+    stations = line_stations(run | {"lines": json.dumps(lines)}, machine)
+    each = (10 + 2 * 100) / 3
+    assert stations == [
+        (pytest.approx(2 * each), 1), (pytest.approx(30), 0.25), (pytest.approx(11), 0)
+    ]  # fmt: skip
 
 
 # -- runs ----------------------------------------------------------------------------------
@@ -240,6 +297,11 @@ def test_lines_move_as_often_as_cpus_take_turns(tmp_path):
     moves = row["line_moves_per_alloc"] * row["allocs"]
     assert moves == pytest.approx(ops["linux-5.9"]["line_far"])
     assert row["pairs_per_s"] < 4e9 / row["alloc_ns"]
+    (hottest, *others) = json.loads(row["lines"])
+    # obj_cgroup: two writes and five reads by themselves, of which 2/7 come after a write
+    assert hottest[2:] == [pytest.approx(2 + 5 * 2 / 7, rel=0.05), 1]
+    assert [line[2:] for line in others[:2]] == [[pytest.approx(2, rel=0.05), 1]] * 2  # kmem
+    assert sum(line[1] for line in [hottest, *others]) == pytest.approx(row["line_moves_per_alloc"])
 
 
 def test_who_fetches_a_line_and_who_waits():
@@ -266,6 +328,34 @@ def test_who_fetches_a_line_and_who_waits():
     lines = 4  # memory and kmem, of the group and of the root
     assert (counts[LINE_NEAR], counts[LINE_FAR]) == (2 * lines, lines)
     assert counts[LOCK_WAIT] == 2 * lines  # by CPU 2 and CPU 1; CPU 3 came late
+
+
+def test_who_reads_a_line_and_who_writes_it_next():
+    """One line, which two CPUs of a node and two of another read and write."""
+    from kmbench.core.lines import read_line, write_line
+    from kmbench.core.paths import NR_PATHS
+    from kmbench.core.state import LINE, PATH
+
+    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8")]
+    S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH))
+    S.k["nr_nodes"] = 2
+    line = records(1, list(LINE))[0]
+    write, read = functools.partial(write_line, S, line, 0), functools.partial(read_line, S, line)
+    moves = []
+    for cpu, use in (
+        (0, read), (0, write), (0, read),  # nobody else had it
+        (2, read), (1, read), (2, read),  # CPU 2 fetches it; CPU 1 joins
+        (0, write), (0, write),  # CPU 2 is told; nobody else is there
+        (1, read), (1, write), (3, write),
+    ):  # fmt: skip
+        S.k["cpu"] = cpu
+        use()
+        moves.append((int(line["near"]), int(line["far"])))
+    assert moves[:3] == [(0, 0)] * 3
+    assert moves[3:6] == [(1, 0)] * 3
+    assert moves[6:8] == [(2, 0)] * 2
+    assert moves[8:] == [(2, 1), (2, 2), (3, 2)]
+    assert (line["writes"], line["reads"]) == (5, 6)
 
 
 # -- published figures ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ so that hardware threads of the own core have their share.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
 __all__ = [
     "LATENCIES", "PRICED", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
-    "path_prices", "price", "price_run", "price_runs",
+    "line_stations", "path_prices", "price", "price_run", "price_runs",
 ]  # fmt: skip
 
 LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
@@ -99,7 +100,7 @@ def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.Da
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
     `runs` needs the columns ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``,
-    ``think_ns``, ``busy`` and ``hot_line_writes``; `ops` is the table of the same runs.
+    ``think_ns``, ``busy`` and ``lines``; `ops` is the table of the same runs.
     """
     by_run = price(ops, profile)
     rows = [_run_prices(row, by_run.get(str(row["run_id"]), {}), profile)
@@ -130,12 +131,27 @@ def _run_prices(
     values["charge_ns"] = ns.get("charge", 0.0) / allocs
     values["line_ns"] = ns.get("line", 0.0) / allocs
     values["pair_ns"] = sum(v for v in values.values() if v is not None)
-    if run["hot_line_writes"] is not None and run["running"]:
+    if run["lines"] is not None and run["running"]:
         own = values["pair_ns"] - values["line_ns"] + run["think_ns"]
         own *= sharing(profile, run["cpus"], run["busy"] or run["running"])
-        hot = run["hot_line_writes"] * fetch_ns(profile, run["cpus"], run["nodes"])
-        values["pairs_per_s"] = closed_loop(own, hot, run["running"])
+        stations = line_stations(run, profile)
+        values["pairs_per_s"] = closed_loop(own, stations, run["running"])
     return values
+
+
+def line_stations(run: Mapping[str, Any], profile: Profile) -> list[tuple[float, float]]:
+    """Of every shared line of a run: ns that it is taken a pair, and the share of CPUs at it.
+
+    A line with several CPUs at it is fetched at every turn, from whichever had it; one that has a
+    single one at a time, which may come from another CPU, as often as it moved in the stream.
+    """
+    each = fetch_ns(profile, run["cpus"], run["nodes"])
+    near, far = near_ns(profile), profile.ns("line_remote")
+    stations = []
+    for from_near, from_far, turns, share in json.loads(run["lines"]):
+        several = round(share * run["running"]) > 1
+        stations.append((turns * each if several else from_near * near + from_far * far, share))
+    return stations
 
 
 def fetch_ns(profile: Profile, cpus: int, nodes: int) -> float:
@@ -160,17 +176,22 @@ def sharing(profile: Profile, cpus: int, busy: int) -> float:
     return (cores + more) / (cores + more * (profile.smt - 1) / (profile.threads_per_core - 1))
 
 
-def closed_loop(own_ns: float, hot_ns: float, cpus: int) -> float:
+def closed_loop(own_ns: float, lines: Sequence[tuple[float, float]], cpus: int) -> float:
     """Pairs per second of `cpus` CPUs that do nothing but allocate and free.
 
-    Each spends `own_ns` a pair by itself and `hot_ns` at the one line that moves most, which serves
-    one CPU at a time: a closed queueing network of a delay and a single server, solved by mean
-    value analysis (Reiser and Lavenberg, 1980).
+    Each spends `own_ns` a pair by itself and the ns of each of `lines` at that line, which serves
+    one CPU at a time: a closed queueing network of a delay and single servers, solved by mean value
+    analysis (Reiser and Lavenberg, 1980), exact where all CPUs come to every line.  A line that a
+    share of them comes to, a group's own, has so many fewer that can be there already: of one CPU
+    nobody.
     """
-    waiting = 0.0
+    taken, share = np.array(lines, np.float64).reshape(-1, 2).T
+    share = np.maximum(share, 1 / cpus)
+    waiting = np.zeros(len(taken))
     rate = 0.0
     for customers in range(1, cpus + 1):
-        at_line = hot_ns * (1 + waiting)
-        rate = customers / max(own_ns + at_line, TINY_NS)
+        others = np.maximum(customers - 1 / share, 0) / max(customers - 1, 1)
+        at_line = taken * (1 + waiting * others)
+        rate = customers / max(own_ns + at_line.sum(), TINY_NS)
         waiting = rate * at_line
     return rate * 1e9

@@ -1,31 +1,29 @@
-"""Cache lines that several CPUs write: who wrote one last, and what fetching it takes.
+"""Cache lines that several CPUs write: who had one last, and what fetching it takes.
 
-A counter of a group and the list_lock of a node are lines of their own.  A CPU that writes one
-which another CPU wrote last has to fetch it, from a CPU of its own node or of another; a lock that
-another CPU took less than ``HELD_NS`` before has to be waited for.  Per-CPU stocks belong to their
-CPU and never move.  What a fetch takes is the hardware profile's business.
+A counter of a group, the list_lock of a node and an obj_cgroup are lines of their own.  A CPU that
+writes one which another CPU wrote last has to fetch it, from a CPU of its own node or of another; a
+lock that another CPU took less than ``HELD_NS`` before has to be waited for.  The first CPU that
+reads what another one wrote fetches it as well and leaves it with both, so that the next write, by
+whomever, has to tell the other one.  Reading what is shared already is free.  Per-CPU stocks belong
+to their CPU and never move.  What a fetch takes is the hardware profile's business.
 """
 
-from kmbench.core.jit import inlined
+from kmbench.core.jit import inlined, outlined
 from kmbench.core.paths import LINE_FAR, LINE_NEAR, LOCK_WAIT
 
 HELD_NS = 1000
 
 
 @inlined
-def fetch_line(S, line, lock):
-    """Count what it takes the current CPU to get a line that another one wrote last."""
+def fetch_line(S, line, other):
+    """Count what it takes the current CPU to get a line from `other`, a CPU + 1."""
     k = S.k[0]
-    if line.writer > 0:
-        if (line.writer - 1 - k.cpu) % k.nr_nodes == 0:
-            line.near += 1
-            S.path[LINE_NEAR].count += 1
-        else:
-            line.far += 1
-            S.path[LINE_FAR].count += 1
-        if lock and k.now - line.written < HELD_NS:
-            S.path[LOCK_WAIT].count += 1
-    line.writer = k.cpu + 1
+    if (other - 1 - k.cpu) % k.nr_nodes == 0:
+        line.near += 1
+        S.path[LINE_NEAR].count += 1
+    else:
+        line.far += 1
+        S.path[LINE_FAR].count += 1
 
 
 @inlined
@@ -36,6 +34,29 @@ def write_line(S, line, lock):
     """
     k = S.k[0]
     if line.writer != k.cpu + 1:
-        fetch_line(S, line, lock)
+        if line.writer > 0:
+            fetch_line(S, line, line.writer)
+            if lock and k.now - line.written < HELD_NS:
+                S.path[LOCK_WAIT].count += 1
+        line.writer = k.cpu + 1
+    elif line.reader > 0:
+        fetch_line(S, line, line.reader)
+    line.reader = 0
     line.written = k.now
     line.writes += 1
+
+
+@outlined
+def share_line(S, line):
+    """The current CPU reads a line that no other one has read since it was written."""
+    if line.writer > 0 and line.reader == 0:
+        fetch_line(S, line, line.writer)
+        line.reader = S.k[0].cpu + 1
+
+
+@inlined
+def read_line(S, line):
+    """The current CPU reads `line` and does not write it right after."""
+    line.reads += 1
+    if line.writer != S.k[0].cpu + 1:
+        share_line(S, line)

@@ -45,7 +45,7 @@ from kmbench.core.groups import (
 )
 from kmbench.core.jit import by_table, inlined, outlined
 from kmbench.core.joints import reclaim, shrink
-from kmbench.core.lines import write_line
+from kmbench.core.lines import read_line, write_line
 from kmbench.core.memcg import (
     count,
     counter_add,
@@ -77,6 +77,7 @@ __all__ = [
     "counter_charge", "counter_force", "counter_note", "counter_uncharge", "css_get", "css_pin",
     "css_put", "css_unpin", "defer_work", "destroy_copy", "detach_slab", "drain_all_stock",
     "flush_cache", "holder", "inlined", "is_below", "make_copy", "move_slab", "next_u32",
-    "online_ancestor", "outlined", "reaps", "rebill_copy", "reclaim", "refill_stock", "reparent",
-    "schedule_work", "shrink", "shrink_cache", "table", "try_charge", "unbilled_as", "write_line",
+    "online_ancestor", "outlined", "read_line", "reaps", "rebill_copy", "reclaim", "refill_stock",
+    "reparent", "schedule_work", "shrink", "shrink_cache", "table", "try_charge", "unbilled_as",
+    "write_line",
 ]  # fmt: skip

@@ -144,10 +144,12 @@ CPU_CACHE = np.dtype(
 
 # Fields of a record that stands for a cache line which several CPUs write (kmbench.core.lines).
 LINE = (
-    ("writer", "i4"),  # CPU + 1 that wrote it last; 0 = nobody yet
-    ("near", "i4"),  # times it came from another CPU of the writer's node,
+    ("writer", "i2"),  # CPU + 1 that wrote it last; 0 = nobody yet
+    ("reader", "i2"),  # another one + 1 that read it since, the first; 0 = none
+    ("near", "i4"),  # times it came from another CPU of the node,
     ("far", "i4"),  # and of another node
     ("writes", "i4"),  # times it was written
+    ("reads", "i4"),  # times it was read by itself, with no write right after
     ("written", "i8"),  # when it was written last
 )
 

@@ -281,7 +281,7 @@ _CATALOGUE = (
     Metric(
         "pairs_per_s", "T7", "pairs/s", "higher", "pairs/s on all CPUs",
         "Objects allocated and freed per second if all CPUs that run the workload did nothing "
-        "else, taking turns at the line that moves most (O6): mean value analysis of one server "
+        "else, taking turns at every shared line: mean value analysis of a server for each line "
         "and a delay.",
     ),
     Metric(

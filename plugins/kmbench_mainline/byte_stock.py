@@ -15,6 +15,14 @@ stock, also from a stock that is emptied (__memcg_kmem_uncharge calls refill_sto
 2025).  ``obj_slots``: obj_cgroups that a CPU's stock holds bytes for, one up to 6.18.
 ``per_node``: a group has an obj_cgroup for every node.
 
+struct obj_cgroup is one line (kmalloc-64): nr_charged_bytes, which all CPUs write, lies beside the
+reference and the pointer to the group, which they read.  Reads are counted where a function looks
+at the obj_cgroup after it did something else: for the reference of an allocation
+(get_obj_cgroup_from_current; obj_cgroup_get_many), for the group that is charged or uncharged
+(get_mem_cgroup_from_objcg; obj_cgroup_memcg), for nr_charged_bytes where it is only looked at, and
+for the reference of an object (obj_cgroup_get and mod_objcg_state in memcg_slab_post_alloc_hook,
+both with obj_cgroup_put in memcg_slab_free_hook).
+
 A *key* stands for an obj_cgroup: the group's row, plus ``nr_groups`` for every node above 0.
 """
 
@@ -39,6 +47,7 @@ from kmbench.core.ops import (
     inlined,
     next_u32,
     outlined,
+    read_line,
     refill_stock,
     table,
     try_charge,
@@ -51,7 +60,7 @@ TABLES = {
     "stock": table(
         "cpu", MAX_SLOTS, objcg="i4", bytes="i4", node="i4", reclaimable="i4", unreclaimable="i4"
     ),
-    # row key: left over, on no CPU's stock (nr_charged_bytes), in a line that all CPUs write
+    # row key: left over, on no CPU's stock (nr_charged_bytes), in the line of the obj_cgroup
     "left": table("memcg", "node", bytes="i4", **dict(LINE)),
     # on: the static key, a group other than the root was made; batch: slab bytes that the
     # statistics may lag by
@@ -245,6 +254,7 @@ def drain(S, P, cpu, row):
     nr = stock.bytes >> k.page_shift
     if nr > 0:
         count(S, PAGES_BACK)
+        read_line(S, P.left[key])
         uncharge_objcg(S, P, cpu, objcg, nr, P.par[0].uncharge_to_stock)
     rest = stock.bytes & (k.page_size - 1)
     if stock.bytes > 0:
@@ -304,6 +314,8 @@ def switch_stock(S, P, cpu, key):
     left = P.left[key]
     if left.bytes > 0 or P.mode[0].batch == 0:
         write_line(S, left, False)
+    else:
+        read_line(S, left)
     stock.objcg = key
     stock.bytes = left.bytes
     S.memcg[group_of(S, P, key)].nr_charged_bytes -= stock.bytes
@@ -322,6 +334,7 @@ def give_back(S, P, cpu, row, keep):
         k = S.k[0]
         nr = stock.bytes >> k.page_shift
         stock.bytes &= k.page_size - 1
+        read_line(S, P.left[stock.objcg])
         uncharge_objcg(S, P, cpu, group_of(S, P, stock.objcg), nr, True)
 
 
@@ -349,6 +362,7 @@ def charge_miss(S, P, cpu, memcg, key, nr_bytes, gfp, node, flags, acct):
     """Charge the pages that `nr_bytes` needs; the rest of the last one goes to the stock."""
     k = S.k[0]
     count(S, STOCK_MISS)
+    read_line(S, P.left[key])
     rest = nr_bytes & (k.page_size - 1)
     nr = (nr_bytes >> k.page_shift) + (rest > 0)
     if not charge_pages(S, P, cpu, memcg, nr, gfp):
@@ -366,6 +380,7 @@ def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, node, flags, acct):
     `acct` slab bytes, of a cache with these flags, are on `node` then.
     """
     key = key_of(P, memcg, node)
+    read_line(S, P.left[key])
     row = slot_of(S, P, cpu, key)
     stock = P.stock[row]
     if stock.objcg == key and stock.bytes >= nr_bytes:
@@ -381,7 +396,9 @@ def charge_bytes(S, P, cpu, memcg, nr_bytes, gfp, node, flags, acct):
 def uncharge_bytes(S, P, cpu, objcg, nr_bytes, node, flags, acct):
     """Give `nr_bytes` back to a group's obj_cgroup, through this CPU's stock."""
     count(S, BYTES_BACK)
-    refill(S, P, cpu, key_of(P, objcg, node), nr_bytes, False, node, flags, acct)
+    key = key_of(P, objcg, node)
+    refill(S, P, cpu, key, nr_bytes, False, node, flags, acct)
+    read_line(S, P.left[key])
 
 
 @outlined
@@ -400,6 +417,7 @@ def uncharge_plain(S, P, cpu, objcg, nr_bytes):
 def vmstat_later(S, P, cpu, objcg, node, flags, acct):
     """Count slab bytes apart from their charge (mod_objcg_state)."""
     key = key_of(P, objcg, node)
+    read_line(S, P.left[key])
     row = slot_of(S, P, cpu, key)
     if P.stock[row].objcg == key:
         account_vmstat(S, P, row, node, flags, acct)

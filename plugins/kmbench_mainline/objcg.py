@@ -34,6 +34,7 @@ from kmbench.core.ops import (
     drain_all_stock,
     inlined,
     online_ancestor,
+    read_line,
     reparent,
 )
 from kmbench.design import Fact, limit_reclaim, words
@@ -55,6 +56,7 @@ from kmbench_mainline.byte_stock import (
     flush,
     give_back,
     hand_over,
+    key_of,
     prepare,
     release_if_last,
     sample,
@@ -171,6 +173,7 @@ def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):
     pays = payer(S, P, memcg, gfp, billed)
     if pays > 0:
         count(S, PAGE_CHARGED)
+        read_line(S, P.left[key_of(P, pays, 0)])
         if not charge_pages(S, P, cpu, pays, 1 << order, gfp):
             return NOMEM
         S.memcg[pays].objcg_pages += 1 << order
@@ -182,6 +185,7 @@ def page_free(S, P, cpu, billed, kind, order):
     """6.18: pages hold the obj_cgroup and go back through the page stock."""
     if billed > 0:
         count(S, PAGE_BACK)
+        read_line(S, P.left[key_of(P, billed, 0)])
         uncharge_objcg(S, P, cpu, billed, 1 << order, True)
         S.memcg[billed].objcg_refs -= 1
         if S.memcg[billed].state != ONLINE:

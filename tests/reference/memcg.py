@@ -23,30 +23,49 @@ class State(Enum):
 class Line:
     """A cache line that several CPUs write; ``host`` tells who is at it, and when.
 
-    A write after another CPU's is a fetch, ``near`` from the same node or ``far``.
+    One CPU owns it, or its owner and others share it.  Only the owner may write, and only who
+    shares it may read; to become either is a fetch, ``near`` from the same node or ``far``, but for
+    those who join readers.
     """
 
     def __init__(self, host):
         self.host = host
         self.last = None  # CPU
         self.when = 0
+        self.shared_with = None  # CPU that read it first since
         self.writes = 0
+        self.reads = 0
         self.near = 0
         self.far = 0
 
     def write(self) -> None:
-        host, cpu = self.host, self.host.cpu
-        if self.last not in (None, cpu):
-            if self.last % host.machine.nodes == cpu % host.machine.nodes:
-                self.near += 1
-            else:
-                self.far += 1
+        cpu = self.host.cpu
+        if self.last is not None:
+            self._move(self.shared_with if self.last == cpu else self.last)
         self.last = cpu
+        self.shared_with = None
         self.writes += 1
-        self.when = host.now
+        self.when = self.host.now
 
-    def observe(self) -> tuple[int | None, int, int, int, int]:
-        return (self.last, self.when, self.near, self.far, self.writes)
+    def read(self) -> None:
+        self.reads += 1
+        if self.shared_with is None and self.last not in (None, self.host.cpu):
+            self._move(self.last)
+            self.shared_with = self.host.cpu
+
+    def _move(self, other: int | None) -> None:
+        nodes = self.host.machine.nodes
+        if other is None:
+            return
+        if other % nodes == self.host.cpu % nodes:
+            self.near += 1
+        else:
+            self.far += 1
+
+    def observe(self) -> tuple[int | None, int | None, int, int, int, int, int]:
+        return (
+            self.last, self.shared_with, self.when, self.near, self.far, self.writes, self.reads
+        )  # fmt: skip
 
 
 class PageCounter:
@@ -294,6 +313,7 @@ class ByteStock:
         return None
 
     def consume(self, cpu: int, objcg, nbytes: int) -> bool:
+        self.line_of(objcg).read()  # its reference
         i = self._find(cpu, objcg)
         if i is None or self.cpus[cpu][i][1] < nbytes:
             return False
@@ -311,6 +331,8 @@ class ByteStock:
             brought = self.left.pop(objcg, 0)
             if brought or self.batched is None:  # since 5.14 nobody exchanges what is 0
                 self.line_of(objcg).write()
+            else:
+                self.line_of(objcg).read()
             self.cpus[cpu][i] = [objcg, brought]
             keep = False
         slot = self.cpus[cpu][i]
@@ -323,6 +345,7 @@ class ByteStock:
             self.drain(cpu, i)
         elif not keep:
             pages, slot[1] = divmod(slot[1], self.page_size)
+            self.line_of(objcg).read()  # its group
             self.pages.return_pages(cpu, objcg[0], pages)
 
     def _room(self, cpu) -> int:
@@ -361,6 +384,8 @@ class ByteStock:
         objcg, held = self.cpus[cpu][i]
         self.cpus[cpu][i] = None
         pages, rest = divmod(held, self.page_size)
+        if pages:
+            self.line_of(objcg).read()
         if self.to_page_stock:
             self.pages.return_pages(cpu, objcg[0], pages)
         else:

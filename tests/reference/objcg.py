@@ -159,6 +159,7 @@ class ObjCgroup(NoAccounting):
                 self.byte_stock.account(call.cpu, objcg, *acct)
             return True
         pages = -(-nbytes // self.page_size)
+        self.byte_stock.line_of(objcg).read()  # its group
         if not self.charge_pages(call, row, pages):
             return False
         self.groups[row].objcg_pages += pages
@@ -208,7 +209,9 @@ class ObjCgroup(NoAccounting):
 
     def alloc_failed(self, call, cache, billed):
         if billed > 0 and self.rules.charge_first:
-            self.byte_stock.refill(call.cpu, self.objcg(billed, 0), cache.spec.size + 8, keep=False)
+            objcg = self.objcg(billed, 0)
+            self.byte_stock.refill(call.cpu, objcg, cache.spec.size + 8, keep=False)
+            self.byte_stock.line_of(objcg).read()
 
     def post_alloc(self, call, cache, slab, billed):
         if billed <= 0:
@@ -216,7 +219,9 @@ class ObjCgroup(NoAccounting):
         self.host.need_vector(slab)
         acct = self.acct(slab, cache.spec.size + 8)
         if self.rules.charge_first:
-            self.byte_stock.account(call.cpu, self.objcg(billed, slab.node), *acct)
+            objcg = self.objcg(billed, slab.node)
+            self.byte_stock.line_of(objcg).read()
+            self.byte_stock.account(call.cpu, objcg, *acct)
         elif not self.charge_bytes(call, billed, cache.spec.size + 8, acct):
             return False, 0
         self.groups[billed].objcg_refs += 1
@@ -238,6 +243,7 @@ class ObjCgroup(NoAccounting):
         if obj.billed > 0:
             objcg = self.objcg(obj.billed, acct[0] if acct else 0)
             self.byte_stock.refill(cpu, objcg, nbytes, keep=False, acct=acct)
+            self.byte_stock.line_of(objcg).read()  # the object's reference
             self.groups[obj.billed].objcg_refs -= 1
             self.objcg_put(cpu, obj.billed)
 
@@ -254,6 +260,8 @@ class ObjCgroup(NoAccounting):
             row = call.memcg if call.memcg > ROOT else 0  # the group itself, even when removed
         if row == 0:
             return True, unbilled
+        if self.rules.pages_by_objcg:
+            self.byte_stock.line_of(self.objcg(row, 0)).read()
         if not self.charge_pages(call, row, pages):
             return False, 0
         if self.rules.pages_by_objcg:
@@ -265,6 +273,7 @@ class ObjCgroup(NoAccounting):
         if obj.billed <= 0:
             return
         if self.rules.pages_by_objcg:
+            self.byte_stock.line_of(self.objcg(obj.billed, 0)).read()
             self.return_pages(cpu, obj.billed, obj.block.pages)
             self.groups[obj.billed].objcg_refs -= 1
             self.objcg_put(cpu, obj.billed)

@@ -1,0 +1,56 @@
+"""What shared lines tell at the end of a run: how often they moved, would move, and for whom."""
+
+import json
+
+import numpy as np
+
+from kmbench.core.state import State
+
+__all__ = ["shared_lines"]
+
+QUEUES = 32  # lines that are told one by one; the others are so cool that nobody queues there
+ROOT = 1
+
+
+def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
+    """Metric O6, and ``lines`` as the schema of ``runs`` has it.
+
+    `P`: the strategy's own tables, of which those with the fields of ``state.LINE`` are lines.
+    """
+    allocs = int(S.k["nr_allocs"][0])
+    if not allocs:
+        return {"hot_line_writes": None, "lines": None}
+    own = [table for table in P if "writer" in table.dtype.names]
+    near, far, writes, reads = (
+        np.concatenate([table[name] for table in (S.counter, S.node, *own)]).astype(np.float64)
+        for name in ("near", "far", "writes", "reads")
+    )
+    moves = near + far
+    moved = np.flatnonzero(moves)
+    if not len(moved):
+        return {"hot_line_writes": 0.0, "lines": "[]"}
+    # in whatever order CPUs come, a read moves the line where a write came before it
+    turns = writes + reads * writes / np.maximum(writes + reads, 1)
+    shares = np.concatenate([_of_counters(S), np.ones(len(S.node)), *map(_of_table, own)])
+    moved = moved[np.argsort(-turns[moved], kind="stable")]
+    rows = np.stack([near / allocs, far / allocs, turns / allocs, shares], axis=1)[moved]
+    told, rest = rows[:QUEUES], rows[QUEUES:].sum(axis=0)
+    if len(rows) > QUEUES:
+        told = np.concatenate([told, [[rest[0], rest[1], 0, 0]]])
+    hot = np.argmax(moves)  # of several the first
+    return {
+        "hot_line_writes": float(writes[hot] / allocs),
+        "lines": json.dumps([[float(f"{value:.6g}") for value in row] for row in told]),
+    }
+
+
+def _of_counters(S: State) -> np.ndarray:
+    """Who comes to a group's counter: as many of all as it is charged of what the root is."""
+    writes = S.counter["writes"].reshape(-1, 2).astype(np.float64)
+    return np.clip(writes / np.maximum(writes[ROOT], 1), 0, 1).ravel()
+
+
+def _of_table(table: np.ndarray) -> np.ndarray:
+    """All CPUs divide among the rows of a strategy's table as they use them."""
+    uses = table["writes"].astype(np.float64) + table["reads"]
+    return uses / max(uses.sum(), 1)
