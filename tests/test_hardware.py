@@ -141,7 +141,8 @@ def records(nr: int, dtype) -> np.recarray:
 
 def runs_row(**values):
     row = {"run_id": "r", "allocs": 10, "frees": 5, "cpus": 2, "nodes": 1, "running": 2,
-           "think_ns": 0, "busy": 2, "lines": "[]", "hardware": "?"}  # fmt: skip
+           "think_ns": 0, "busy": 2, "lines": "[]", "shrinker_visits": None,
+           "hardware": "?"}  # fmt: skip
     return pl.DataFrame([row | values])
 
 

@@ -3,8 +3,9 @@
 Counts come from the mechanism alone; the same ones can be priced for any machine, when they are
 made or later.  Two choices are made here.  A dependent load hits the cache where the data of its
 path is found again: paths of single objects and charges in L1, those of slabs and pages in L2,
-those of groups in L3.  And a line that comes from the same node comes from every CPU there alike,
-so that hardware threads of the own core have their share.
+those of groups, and of walks over all superblocks and groups, in L3.  And a line that comes from
+the same node comes from every CPU there alike, so that hardware threads of the own core have their
+share.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ __all__ = [
     "line_stations", "path_prices", "price", "price_run", "price_runs",
 ]  # fmt: skip
 
-LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3"}  # the rest: ptr_l1
+# the rest: ptr_l1
+LOADS = {"slab": "ptr_l2", "page": "ptr_l2", "group": "ptr_l3", "reclaim": "ptr_l3"}
 ALLOC_PHASES = ("alloc", "slab", "page")
-PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s")
+PRICED = ("alloc_ns", "free_ns", "charge_ns", "line_ns", "pair_ns", "pairs_per_s", "visit_time")
 """Columns of ``runs`` that depend on the hardware profile."""
 LATENCIES = ("alloc_p50_ns", "alloc_p99_ns", "alloc_p999_ns", "free_p99_ns")
 """Columns of ``runs`` that a run with ``latency = true`` has for the profile it ran with alone."""
@@ -100,7 +102,7 @@ def price_runs(runs: pl.DataFrame, ops: pl.LazyFrame, profile: Profile) -> pl.Da
     """`runs` with :data:`PRICED` and ``hardware`` of `profile`.
 
     `runs` needs the columns ``run_id``, ``allocs``, ``frees``, ``cpus``, ``nodes``, ``running``,
-    ``think_ns``, ``busy`` and ``lines``; `ops` is the table of the same runs.
+    ``think_ns``, ``busy``, ``lines`` and ``shrinker_visits``; `ops` is the table of the same runs.
     """
     by_run = price(ops, profile)
     rows = [_run_prices(row, by_run.get(str(row["run_id"]), {}), profile)
@@ -124,13 +126,15 @@ def _run_prices(
 ) -> dict[str, float | None]:
     values: dict[str, float | None] = dict.fromkeys(PRICED)
     allocs, frees = run["allocs"], run["frees"]
+    if run["shrinker_visits"] is not None:
+        values["visit_time"] = ns.get("reclaim", 0.0) / 1e9
     if not allocs or not ns:
         return values
     values["alloc_ns"] = sum(ns.get(phase, 0.0) for phase in ALLOC_PHASES) / allocs
     values["free_ns"] = ns.get("free", 0.0) / frees if frees else 0.0
     values["charge_ns"] = ns.get("charge", 0.0) / allocs
     values["line_ns"] = ns.get("line", 0.0) / allocs
-    values["pair_ns"] = sum(v for v in values.values() if v is not None)
+    values["pair_ns"] = sum(values[name] for name in PRICED[:4])
     if run["lines"] is not None and run["running"]:
         own = values["pair_ns"] - values["line_ns"] + run["think_ns"]
         own *= sharing(profile, run["cpus"], run["busy"] or run["running"])

@@ -5,7 +5,7 @@ Sources: Linux 3.5 fs/drop_caches.c:drop_slab, 4.19 and 6.18 mm/vmscan.c:drop_sl
 
 from kmbench.core.events import DROP_PAGECACHE, DROP_SLAB, GFP_KERNEL, USER_CLEAN
 from kmbench.core.jit import inlined, outlined
-from kmbench.core.shrink import PRIORITY, shrink_slab
+from kmbench.core.shrink import PRIORITY, shrink_slab, visit
 from kmbench.core.userpages import free_user_pages
 
 SCANNED = 1000  # user pages that up to 4.15 are said to have been scanned, of as many
@@ -13,15 +13,22 @@ SCANNED = 1000  # user pages that up to 4.15 are said to have been scanned, of a
 
 @inlined
 def drop_slab_once(S):
-    """Ask every shrinker for every group once, as hard as can be; objects freed."""
+    """Ask every shrinker for every group once, as hard as can be; objects freed.
+
+    All nodes are asked (for_each_online_node), of which the first has all objects here; a node
+    without any has no bit set.
+    """
     vm = S.vm[0]
     vm.target = 0
     before = vm.freed_objects
+    visits = vm.visits
     if vm.global_by_group:
         for memcg in range(1, S.k[0].nr_groups):
             shrink_slab(S, memcg, 0, SCANNED, SCANNED, GFP_KERNEL)
     else:
         shrink_slab(S, 0, 0, SCANNED, SCANNED, GFP_KERNEL)
+    if vm.bitmap == 0:
+        visit(S, (vm.visits - visits) * (S.k[0].nr_nodes - 1))
     return vm.freed_objects - before
 
 

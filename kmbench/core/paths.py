@@ -33,7 +33,7 @@ class Path(NamedTuple):
     """A counted path: the phase it belongs to and what it costs."""
 
     name: str
-    phase: str  # alloc | free | slab | page | charge | line | group
+    phase: str  # alloc | free | slab | page | charge | line | group | reclaim
     ops: Ops
 
 
@@ -104,6 +104,16 @@ PATHS = (
     Path("alien_free", "free", Ops(br=2, ptr=2, spin=1, call=3)),
     Path("alien_drain", "free", Ops(br=1, ptr=2, spin=1, call=3)),
     Path("cache_reaped", "slab", Ops(br=4, ptr=3, spin=1, call=4)),
+    # A superblock's shrinker that is asked for a group.  Linux 4.16 mm/vmscan.c:shrink_slab,
+    # do_shrink_slab, fs/super.c:super_cache_count, mm/shmem.c:shmem_unused_huge_count, and for
+    # dentries and inodes mm/list_lru.c:list_lru_count_one: the superblock, the file system's own
+    # part, and of both lists the node (whose lock is taken), its array of groups and the list
+    Path("shrinker_asked", "reclaim", Ops(br=16, ptr=8, spin=2, call=7)),
+    # 6.18 mm/shrinker.c:shrink_slab_memcg with idr_find, do_shrink_slab, list_lru_count_one with
+    # xa_load, xas_start and xas_load: the idr, the superblock, and of both lists two levels of
+    # lru->xa and the list.  What was empty has its bit cleared and is asked again (SHRINK_EMPTY)
+    Path("shrinker_bit", "reclaim", Ops(br=30, ptr=8, rcu=5, atom=2, call=12)),
+    Path("shrinker_empty", "reclaim", Ops(br=24, rcu=4, atom=1, call=10)),
 )
 NR_PATHS = len(PATHS)
 (
@@ -116,7 +126,7 @@ NR_PATHS = len(PATHS)
     STOCK_HIT, STOCK_MISS, STOCK_REFILL, STOCK_DRAIN, GROUP_MADE, GROUP_GONE, WORK_QUEUED, WORK_RUN,
     COPY_MADE, COPY_GONE, LINE_NEAR, LINE_FAR, LOCK_WAIT, ARRAY_ALLOC, ARRAY_FREE, SHARED_REFILL,
     ARRAY_REFILL, SLAB_TAKEN, SHARED_FLUSH, ARRAY_FLUSH, BLOCK_FREED, ALIEN_FREE, ALIEN_DRAIN,
-    CACHE_REAPED,
+    CACHE_REAPED, SHRINKER_ASKED, SHRINKER_BIT, SHRINKER_EMPTY,
 ) = range(NR_PATHS)  # fmt: skip
 
 PLUGIN_PATH = 80  # a strategy counts its own paths from here, in the order it declares them

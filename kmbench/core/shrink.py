@@ -7,6 +7,7 @@ that always refuses (GFP_NOFS) winds up to a bound.
 """
 
 from kmbench.core.jit import inlined, outlined
+from kmbench.core.paths import SHRINKER_ASKED, SHRINKER_BIT, SHRINKER_EMPTY
 from kmbench.core.release import settle
 
 LRU_RATIO, PRIORITY_CAPPED, PRIORITY = 0, 1, 2  # rules up to 4.15, 4.16 to 5.12, later
@@ -73,6 +74,15 @@ def by_priority(S, d, memcg, freeable, prio, gfp):
     d.deferred = min(left, 2 * freeable) if vm.rules == PRIORITY else left
 
 
+@inlined
+def visit(S, nr):
+    """Ask `nr` superblocks for one group."""
+    vm = S.vm[0]
+    vm.visits += nr
+    vm.cost += nr * vm.visit_ns
+    S.path[SHRINKER_BIT if vm.bitmap else SHRINKER_ASKED].count += nr
+
+
 @outlined
 def shrink_slab(S, memcg, prio, nr_scanned, lru_pages, gfp):
     """One visit to the shrinker for list owner `memcg` (0: the lists of no group); pages freed.
@@ -85,11 +95,10 @@ def shrink_slab(S, memcg, prio, nr_scanned, lru_pages, gfp):
     vm = S.vm[0]
     if vm.bitmap and S.owner[memcg].bit == 0:
         return 0
-    visits = 1 if vm.bitmap else vm.superblocks
-    vm.visits += visits
-    vm.cost += visits * vm.visit_ns
+    visit(S, 1 if vm.bitmap else vm.superblocks)
     freeable = S.R.count(S, S.Q, memcg)
     if freeable <= 0:
+        S.path[SHRINKER_EMPTY].count += vm.bitmap
         S.owner[memcg].bit = 0
         return 0
     d = S.owner[1 if vm.posted_2012 and memcg > 0 else memcg]

@@ -372,6 +372,11 @@ _CATALOGUE = (
         "Times that a shrinker was asked for a group.",
     ),
     Metric(
+        "visit_time", "R.visits.time", "s", "lower", "asking shrinkers",
+        "Operations of those visits, of which nothing is freed yet, times the costs of the "
+        "hardware profile: phase reclaim.",
+    ),
+    Metric(
         "swapped_bytes", "R.swap", "B", "lower", "swapped out",
         "Anonymous memory written to swap.",
     ),

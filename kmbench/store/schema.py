@@ -177,7 +177,7 @@ _CACHES = (
 
 _OPS = (
     Field("path", LABEL, "", "code path"),
-    Field("phase", LABEL, "", "alloc, free, slab, page, charge, line or group"),
+    Field("phase", LABEL, "", "alloc, free, slab, page, charge, line, group or reclaim"),
     Field("count", INT, "count", "times the path was taken"),
     *(
         Field(v, INT, "count", f"{_VECTOR_WORDS[v]}, total over the run", False, "lower")

@@ -355,7 +355,11 @@ class Vm(UserPages, CachedObjects, ShrinkSlab):
             before = self.counts["freed_objects"]
             per_group = self.group_slab and not self.two_lists
             for owner in [g.row for g in self.host.groups] if per_group else [0]:
+                visits = self.counts["visits"]
                 self.shrink_slab(owner, 0, 1000, 1000, ev.GFP_KERNEL)
+                if self.era < ERAS.index("4.19"):  # and the same on every other node
+                    visits = self.counts["visits"] - visits
+                    self.visit(visits * (self.host.machine.nodes - 1))
             freed = self.counts["freed_objects"] - before
             if (freed >> rounds if enough == 1 else freed) <= enough:
                 break

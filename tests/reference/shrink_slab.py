@@ -13,9 +13,7 @@ class ShrinkSlab:
         bitmap = self.era >= ERAS.index("4.19")
         if bitmap and owner not in self.bits:
             return 0
-        visits = 1 if bitmap else self.r.superblocks
-        self.counts["visits"] += visits
-        self.cost += visits * self.r.visit_ns
+        self.visit(1 if bitmap else self.r.superblocks)
         freeable = self.shrinker.count(owner)
         if freeable == 0:
             self.bits.discard(owner)
@@ -28,6 +26,10 @@ class ShrinkSlab:
         freed = before - self._slab_pages()
         self.counts["freed_slab_pages"] += freed
         return freed
+
+    def visit(self, times):
+        self.counts["visits"] += times
+        self.cost += times * self.r.visit_ns
 
     def _slab_pages(self):
         return sum(slab.block.pages for slab in self.host.all_slabs())
