@@ -31,9 +31,31 @@ SELECT, SELECT_ROOT, FREE_COPY = PLUGIN_PATH, PLUGIN_PATH + 2, PLUGIN_PATH + 3
 OWN, PARENT = 0, 1  # whose copies serve tasks that outlive their group
 
 TABLES = {
-    "group": table("memcg", active="i4", bypassed="i8"),
-    "copy": table("cache", pages="i8", queued="i4"),
+    # first, last: of the copies that the group pays for, in the order in which it came to
+    "group": table("memcg", active="i4", first="i4", last="i4", bypassed="i8"),
+    "copy": table("cache", pages="i8", queued="i4", next="i4"),
 }
+
+
+@inlined
+def pay_for(P, memcg, cache):
+    """A group pays for a copy from now on: its removal will look at it."""
+    group = P.group[memcg]
+    if group.last > 0:
+        P.copy[group.last].next = cache
+    else:
+        group.first = cache
+    group.last = cache
+    P.copy[cache].next = 0
+
+
+@inlined
+def new_copy(S, P, memcg, root):
+    """Create a group's copy of a root cache; its row, or 0 when the cache table is full."""
+    cache = make_copy(S, memcg, root)
+    if cache > 0:
+        pay_for(P, memcg, cache)
+    return cache
 
 
 @outlined
@@ -45,7 +67,7 @@ def missing_copy(S, P, memcg, root, gfp):
         return root
     par = P.par[0]
     if par.sync and gfp & GFP_KERNEL == GFP_KERNEL:
-        return make_copy(S, memcg, root)
+        return new_copy(S, P, memcg, root)
     child = S.child[memcg * (S.k[0].nr_root_caches + 1) + root]
     if child.pending == 0 or par.dedup == 0:
         if defer_work(S, CREATE_COPY, memcg, root):
@@ -101,4 +123,4 @@ def create_copy(S, P, memcg, root):
     if copy_of(S, memcg, root) > 0:
         S.k[0].nr_work_duplicates += 1
     elif S.memcg[memcg].state == ONLINE:
-        make_copy(S, memcg, root)
+        new_copy(S, P, memcg, root)

@@ -28,6 +28,7 @@ from kmbench.core.ops import (
     shrink_cache,
 )
 from kmbench.design import Fact
+from kmbench_policies.copies import pay_for
 from kmbench_policies.pages import uncharge_pages
 
 DROPPED, ZOMBIE, REPARENTED = 0, 1, 2
@@ -90,6 +91,8 @@ def kill_copy(S, P, cache, target):
     if target != group:
         uncharge_pages(S, P, group, P.copy[cache].pages, target)
         rebill_copy(S, cache, target)
+        if target > 1:  # the root stays
+            pay_for(P, target, cache)
     if c.state == 0:
         c.state = 1
         if P.par[0].deactivate:
@@ -117,9 +120,15 @@ def cg_offline(S, P, cpu, memcg):
         target = 1 if par.to_root else 0
     elif par.removal == REPARENTED:
         target = online_ancestor(S, memcg)
-    for cache in range(S.k[0].nr_root_caches + 1, S.k[0].nr_caches):
+    group = P.group[memcg]
+    following = group.first
+    if target != memcg:
+        group.first = group.last = 0
+    while following > 0:
+        cache = following
+        following = P.copy[cache].next
         c = S.cache[cache]
-        if c.pays == memcg and c.state < 2:
+        if c.state < 2:
             mine = c.state == 0
             kill_copy(S, P, cache, target)
             if mine and par.at_once:
