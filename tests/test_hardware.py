@@ -554,7 +554,7 @@ def test_doubts_about_a_calibration_are_said():
 
 
 def test_every_path_of_the_core_has_a_price():
-    phases = {"alloc", "free", "slab", "page", "charge", "line", "group"}
+    phases = {"alloc", "free", "slab", "page", "charge", "line", "group", "reclaim"}
     assert {path.phase for path in PATHS} <= phases
 
 

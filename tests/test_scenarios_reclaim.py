@@ -6,8 +6,11 @@ import polars as pl
 import pytest
 
 import kmbench
+from kmbench.analysis.pricing import path_prices
 from kmbench.core.jit import JIT
+from kmbench.core.paths import PATHS, SHRINKER_ASKED, SHRINKER_BIT, SHRINKER_EMPTY
 from kmbench.errors import UsageProblem
+from kmbench.hardware.profile import load_profile
 
 WORKLOADS = Path(__file__).parent.parent / "workloads"
 SHORT = {
@@ -94,6 +97,29 @@ def test_idle_shrinkers_are_asked_for_every_group_or_by_their_bit(era, files, tm
         assert run["shrinker_visits"] == 4 * (20 + 2) * 30
     else:  # one round frees all, one clears the bits; first names lack a copy and are the root's
         assert run["shrinker_visits"] == (2 * 21 if files else 0)
+    price = path_prices(enumerate(PATHS), load_profile("server"))
+    visits = run["shrinker_visits"]
+    if era == "4.5":
+        ns = visits * price[SHRINKER_ASKED]
+    else:  # of the two rounds one finds nothing
+        ns = visits * price[SHRINKER_BIT] + visits / 2 * price[SHRINKER_EMPTY]
+    assert run["visit_time"] == pytest.approx(ns / 1e9)
+
+
+def test_every_node_is_asked_to_drop_its_caches_up_to_4_18(tmp_path):
+    scenario = WORKLOADS / "published" / "tkhai-2018.toml"
+    visits = {}
+    for era in ("4.5", "4.19"):
+        for nodes in ("1", "2"):
+            settings = {
+                "workload.groups": "20", "reclaim.superblocks": "30", "workload.files": "3",
+                "era": f'"{era}"', "machine.cpus": "2", "machine.nodes": nodes,
+            }  # fmt: skip
+            results = kmbench.run(scenario, out=tmp_path, settings=settings)
+            (run,) = results.runs.collect().to_dicts()
+            visits[era, nodes] = run["shrinker_visits"]
+    assert visits["4.5", "2"] == 2 * visits["4.5", "1"] > 0
+    assert visits["4.19", "2"] == visits["4.19", "1"] > 0
 
 
 @pytest.mark.parametrize(
