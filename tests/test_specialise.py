@@ -5,8 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from enum import IntEnum
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from kmbench.core.fingerprint import fingerprint
@@ -68,6 +73,27 @@ events["op"], events["obj"], events["cache"] = ALLOC, range(1, 11), 1
 simulation.feed(events)
 print(json.dumps([int(simulation.P.seen["n"][0]), simulation.cache_hit]))
 """
+
+
+class Range(NamedTuple):
+    low: int
+    high: int
+
+
+class Other(NamedTuple):
+    high: int
+    low: int
+
+
+class Short(NamedTuple):
+    low: int
+    high: int = 5
+
+
+def function(body: str, arguments: str = "S", **names: object) -> Callable:
+    """A function of these arguments in a module of these names."""
+    exec(f"def f({arguments}):\n {body}", names)
+    return names["f"]
 
 
 def write_plugin(folder: Path, changes: dict[str, str] | None = None) -> None:
@@ -161,6 +187,56 @@ class TestFingerprint:
         names["f"].__defaults__ = (2,)
         assert len({before, changed, fingerprint([names["f"]])}) == 3
 
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("S.low = 1", "S.high = 1"),
+            ("S.low, S.high = 1, 2", "S.high, S.low = 1, 2"),
+            ("return min(S, 3)", "return max(S, 3)"),
+            ("return abs(S)", "return bool(S)"),
+        ],
+    )
+    def test_names_of_fields_and_builtins_count(self, one, other):
+        """Bytecode holds them by number."""
+        assert fingerprint([function(one)]) != fingerprint([function(other)])
+
+    @pytest.mark.parametrize(
+        ("body", "one", "other"),
+        [
+            ("return X.low", Range(low=1, high=2), Other(high=1, low=2)),
+            ("return X", ((1, 2), 3), ((1, 2, 3),)),
+            ("return X(1)", Range, Short),
+            ("return X.ON", IntEnum("X", {"ON": 1}), IntEnum("X", {"ON": 2})),
+            ("return X[0]", np.array([1, 2]), np.array([3, 2])),
+            ("return X", np.int64(1), np.int64(2)),
+            (
+                "return X(low=1, high=S)",
+                function("return low - high", "low, high"),
+                function("return high - low", "high, low"),
+            ),
+        ],
+    )
+    def test_all_of_a_global_counts(self, body, one, other):
+        assert fingerprint([function(body, X=one)]) != fingerprint([function(body, X=other)])
+
+    def test_a_module_of_a_closure_counts(self):
+        def hook(step):
+            constants = ModuleType("constants")
+            constants.STEP = step
+            return lambda S: constants.STEP
+
+        assert fingerprint([hook(1)]) != fingerprint([hook(2)])
+
+    def test_documentation_does_not_count(self):
+        def without(S):
+            return 5
+
+        def with_it(S):
+            """What it does."""
+            return 5
+
+        assert fingerprint([without]) == fingerprint([with_it])
+
     def test_recursion_ends(self):
         def again(n):
             return again(n - 1)
@@ -180,7 +256,6 @@ class TestFingerprint:
 def test_the_core_counts_no_references(tmp_path, monkeypatch):
     """One counted reference a helper call would cost several times the time of the model."""
     monkeypatch.setenv("KMBENCH_CACHE", str(tmp_path))
-    import numpy as np
 
     from kmbench.core.events import EVENT
     from kmbench.core.geometry import make_cache
@@ -201,7 +276,6 @@ def test_the_core_counts_no_references(tmp_path, monkeypatch):
 @needs_jit
 def test_tables_of_other_names_are_not_taken_for_one_another():
     """numba takes two types of one name for one: a second plugin's names must not be lost."""
-    import numpy as np
     from numba import njit
 
     from kmbench.core.tables import records, tables_class

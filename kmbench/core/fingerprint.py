@@ -5,6 +5,7 @@ whatever file, compiles anew, and a comment, a moved line or an edit elsewhere d
 """
 
 import dis
+import enum
 import hashlib
 import inspect
 import types
@@ -49,28 +50,30 @@ class _Walk:
             self.value("closure", cell.cell_contents, func)
 
     def code(self, code: types.CodeType, func: Callable) -> None:
+        # bytecode holds names by number: of fields that are stored, of builtins, of what is loaded;
+        # those of arguments matter where they are given by name
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        self.put(code.co_code, code.co_names, arguments, code.co_argcount, code.co_exceptiontable)
         # numba clears the flag of optimised locals in functions that run under a profiler
-        self.put(code.co_code, code.co_argcount, code.co_flags & ~inspect.CO_OPTIMIZED)
+        self.put(code.co_flags & ~inspect.CO_OPTIMIZED)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 self.code(constant, func)
-            elif constant != func.__doc__:
-                self.put("const", constant)
+            else:
+                self.put("const", None if constant == func.__doc__ else constant)
+        cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
         chain: object = None  # value of the global whose attributes are being loaded
         for load, name in _loads(code):
-            if load == "global":
-                chain = func.__globals__.get(name, _MISSING)
-                if chain is not _MISSING:
-                    self.value(name, chain, func)
-            elif load == "attr":
-                self.put("attr", name)
-                if isinstance(chain, types.ModuleType) and hasattr(chain, name):
-                    chain = getattr(chain, name)
-                    self.value(name, chain, func)
-                else:
-                    chain = None
-            else:
-                chain = None
+            if load == "attr" and isinstance(chain, types.ModuleType) and hasattr(chain, name):
+                chain = getattr(chain, name)
+                self.value(name, chain, func)
+                continue
+            chain = None
+            if load == "global" and name in func.__globals__:
+                chain = func.__globals__[name]
+                self.value(name, chain, func)
+            elif load == "closure" and name in cells:  # hashed with the function
+                chain = cells[name].cell_contents
 
     def value(self, name: str, value: object, func: Callable) -> None:
         self.put("global", name)
@@ -82,6 +85,7 @@ class _Walk:
             self.put(type(value).__name__, value)
         elif isinstance(value, (tuple, frozenset)):
             items = sorted(value, key=repr) if isinstance(value, frozenset) else value
+            self.put(type(value).__qualname__, getattr(value, "_fields", ()), len(items))
             for item in items:
                 self.value(name, item, func)
         elif isinstance(value, np.dtype):
@@ -91,7 +95,9 @@ class _Walk:
         elif isinstance(value, types.ModuleType):
             self.put(value.__name__)
         elif isinstance(value, type):
-            self.put(value.__qualname__, getattr(value, "_fields", ()))
+            members = [*value.__members__.items()] if issubclass(value, enum.Enum) else ()
+            defaults = getattr(value, "_field_defaults", {})
+            self.put(value.__qualname__, getattr(value, "_fields", ()), defaults, members)
         elif callable(value) and isinstance(value, types.BuiltinFunctionType):
             self.put(value.__qualname__)
         elif hasattr(value, "_defn"):  # a numba intrinsic: its generator function
@@ -105,9 +111,9 @@ class _Walk:
             )
 
 
-_MISSING = object()
 _LOADS = {
     "LOAD_GLOBAL": "global", "LOAD_NAME": "global", "LOAD_ATTR": "attr", "LOAD_METHOD": "attr",
+    "LOAD_DEREF": "closure",
 }  # fmt: skip
 _SILENT = ("CACHE", "PRECALL", "PUSH_NULL", "NOP")
 

@@ -274,7 +274,18 @@ class _Entry(CPUDispatcher):
             _replaced(self.targetctx.codegen(), _library_class=_Whole),
             _frugal(self.typingctx),
         ):
-            return super().compile(sig)
+            entered = super().compile(sig)
+        _give_environments(self.overloads[tuple(normalize_signature(sig)[0])])
+        return entered
+
+
+def _give_environments(compiled) -> None:
+    """Let code of helpers find its environment, which no helper was told since none is executable.
+
+    Without, what uses one (``print``) returns an error and keeps the interpreter's lock.
+    """
+    for environment in compiled._find_referenced_environments():
+        compiled.library.codegen.set_env(environment.env_name, environment)
 
 
 def entry(func: Callable) -> Dispatcher | Callable:
