@@ -85,6 +85,11 @@ def changes_bill(S, P, cpu, memcg, cache, gfp):
     return cache
 
 
+def wraps(S, P, cpu, memcg, cache, gfp):
+    P.small[0].n += 1
+    return cache
+
+
 def overflows(S, P, cpu, memcg, cache, gfp):
     n = 1
     for _ in range(70):
@@ -183,6 +188,8 @@ BROKEN = {
                       returns_float),
     "beyond-table": ({"select": beyond_table}, "bounds", "of a table of 17 rows", beyond_table),
     "before-table": ({"select": before_table}, "bounds", "of a table of 17 rows", before_table),
+    "wraps": ({"select": wraps}, "fields",
+              "stores 128 in small.n, which holds -128 to 127 (i1)", wraps),
     "other-cache": ({"select": other_cache}, "rows", "expected cache", other_cache),
     "no-such-group": ({"post_alloc": no_such_group}, "rows", "expected a group below",
                       no_such_group),
@@ -219,7 +226,8 @@ def kmbench_register_strategies(register):
         register(
             kmbench.Strategy(
                 name=name, description="broken", source="a test", hooks=hooks,
-                tables={"seen": table("cache", n="i8"), "held": table("memcg", n="i8")}
+                tables={"seen": table("cache", n="i8"), "held": table("memcg", n="i8"),
+                        "small": table(1, n="i1")}
                 if hooks else {}, paths=PATHS,
                 **({"accounting": with_copies} if name == "any-copy" else {}),
                 prepare=rolls_dice if name == "rolls-dice" else None,

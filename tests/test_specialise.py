@@ -103,8 +103,11 @@ def write_plugin(folder: Path, changes: dict[str, str] | None = None) -> None:
         path.write_text(textwrap.dedent(text))
 
 
-def run_program(folder: Path, cache: str = "") -> list:
-    """What the strategy counted, and whether its engine came from the cache, in a new process."""
+def run_program(folder: Path, cache: str = "", lines: bool = False) -> list:
+    """What the strategy counted, and whether its engine came from the cache, in a new process.
+
+    `lines`: all that it printed instead.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder),
@@ -117,9 +120,10 @@ def run_program(folder: Path, cache: str = "") -> list:
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout.splitlines() if lines else json.loads(done.stdout)
 
 
 @needs_jit
@@ -250,6 +254,19 @@ class TestFingerprint:
             PluginProblem, match=r"plugin.py:1: f uses the global 'TABLE' of type dict"
         ):
             fingerprint([names["f"]])
+
+
+@needs_jit
+def test_a_hook_may_print(tmp_path):
+    """It did not end, in the process that had compiled it: its environment was not there."""
+    hook = PLUGIN["mine/helper.py"].replace(
+        "P.seen", 'print("one more", S.k[0].cpu)\n            P.seen'
+    )
+    write_plugin(tmp_path, {"mine/helper.py": hook})
+    for hit in (False, True):
+        *printed, last = run_program(tmp_path, lines=True)
+        assert printed == ["one more 0"] * 10
+        assert json.loads(last) == [10, hit]
 
 
 @needs_jit

@@ -18,6 +18,7 @@ __all__ = ["CHECKS", "KINDS", "Finding", "check_plugins", "check_strategies"]
 CHECKS = {
     "types": "every hook compiles and returns what the host expects",
     "bounds": "hooks stay within the tables",
+    "fields": "what hooks store fits its field",
     "rows": "hooks return rows that exist",
     "counters": "no counter falls below zero, no count goes down",
     "conservation": "pages and bills add up after every event",
@@ -169,7 +170,9 @@ def check_strategies(
     return findings
 
 
-SEEN_PLAIN = ("bounds", "rows", "counters", "conservation", "leak", *CAPABILITIES, "plain")
+SEEN_PLAIN = (
+    "bounds", "fields", "rows", "counters", "conservation", "leak", *CAPABILITIES, "plain",
+)  # fmt: skip
 SEEN_COMPILED = ("types", "plain", "deterministic", "speed", "cached")
 
 

@@ -31,6 +31,7 @@ from kmbench.plugins import load_plugins
 from kmbench.simulate import Simulation
 from kmbench.strategy import Strategy
 from kmbench.testing.capabilities import Limits, promised
+from kmbench.testing.rows import Row, checked
 from kmbench.testing.stream import SETUP, events
 
 NR_EVENTS = 1200
@@ -45,18 +46,6 @@ def where(hook: Callable) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}"
 
 
-class Rows(np.recarray):
-    """Records with every index checked; plain Python would take negative ones."""
-
-    def __getitem__(self, row):
-        if isinstance(row, (float, np.floating)):
-            raise IndexError(f"row {row} of a table: expected a whole number")
-        if isinstance(row, (int, np.integer)) and not 0 <= row < len(self):
-            names = ", ".join(self.dtype.names[:4])
-            raise IndexError(f"row {row} of a table of {len(self)} rows ({names}, ...)")
-        return super().__getitem__(row)
-
-
 class Watch:
     """Watches hooks that run as Python."""
 
@@ -66,6 +55,8 @@ class Watch:
         self.seconds: Counter = Counter()
         self.ran: list[str] = []
         self._inner = [0]
+        self._running: list[str] = []
+        self._files = {plain(hook).__code__.co_filename for hook in strategy.hooks.values()}
         self.places = {name: f"{name} ({where(hook)})" for name, hook in strategy.hooks.items()}
 
     def tell(self, check: str, message: str) -> None:
@@ -80,9 +71,11 @@ class Watch:
         def call(S, P, *arguments):
             counters, paths = S.counter.copy(), S.path["count"].copy()
             self._inner.append(0)
+            self._running.append(name)
             began = time.perf_counter()
             answer = func(S, P, *arguments)
             self.seconds[name] += time.perf_counter() - began
+            self._running.pop()
             net = int(S.counter["usage"][2:4].sum() - counters["usage"][2:4].sum())
             self.charged[name] += net - self._inner.pop()
             self._inner[-1] += net
@@ -92,6 +85,13 @@ class Watch:
             return answer
 
         return call
+
+    def misfit(self, what: str) -> None:
+        """A value was stored that its field cannot hold: say which hook and line did."""
+        own = [at for at in traceback.extract_stack() if at.filename in self._files]
+        if self._running and own:
+            place = f"{self._running[-1]} ({own[-1].filename}:{own[-1].lineno})"
+            self.tell("fields", f"{place}: {what}")
 
     def _counters(self, place: str, S, before: np.ndarray, paths: np.ndarray) -> None:
         if (S.counter["usage"] < 0).any():
@@ -146,8 +146,7 @@ class Watch:
             for name, hook in strategy.hooks.items()
         }
         hook = next((codes[at] for at in ((f.filename, f.name) for f in frames) if at in codes), "")
-        files = {plain(h).__code__.co_filename for h in strategy.hooks.values()}
-        own = [frame for frame in frames if frame.filename in files]
+        own = [frame for frame in frames if frame.filename in self._files]
         at = own[-1] if own else frames[-1]
         check = "bounds" if isinstance(error, IndexError) else "plain"
         words = _missing(error) or f"{type(error).__name__}: {error}"
@@ -174,8 +173,8 @@ def _missing(error: Exception) -> str:
     """Which table or field an error is about that does not exist; empty if it is another one."""
     if not isinstance(error, AttributeError) or error.name is None:
         return ""
-    if isinstance(error.obj, np.record):
-        known = error.obj.dtype.names
+    if isinstance(error.obj, Row):
+        known = error.obj.rows.dtype.names
         return f"no field {error.name!r} in that record{did_you_mean(error.name, known)}"
     if isinstance(error.obj, tuple) and hasattr(error.obj, "_fields"):
         return f"there is no table {error.name!r}{did_you_mean(error.name, error.obj._fields)}"
@@ -209,7 +208,12 @@ def watched(strategy: Strategy, watch: Watch | None = None) -> tuple[Simulation,
     watch = watch or Watch(strategy)
     simulation = Simulation(SETUP, strategy)
     simulation.S, simulation.P = (
-        type(tables)(*(t.view(Rows) if isinstance(t, np.ndarray) else t for t in tables))
+        type(tables)(
+            *(
+                checked(name, table, watch.misfit) if isinstance(table, np.ndarray) else table
+                for name, table in tables._asdict().items()
+            )
+        )
         for tables in (simulation.S, simulation.P)
     )
     for name, hook in strategy.hooks.items():

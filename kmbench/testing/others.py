@@ -266,9 +266,12 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("-p", "--plugin", action="append", default=[])
     options = parser.parse_args()
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what plugins print is no answer
     plugins = load_plugins(tuple(options.plugin))
     found = getattr(plugins, options.kind)(options.name)
-    print(json.dumps(SEE[options.kind](found, options.settings)))
+    with answer:
+        json.dump(SEE[options.kind](found, options.settings), answer)
 
 
 if __name__ == "__main__":
