@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from zlib import crc32
 
 import pluggy
 
@@ -25,6 +26,7 @@ from kmbench.strategy import ABI, Strategy
 from kmbench.workload import Workload
 
 GROUP = "kmbench"
+LOCAL = "local"  # version of what a file registers
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Plugins:
         self.shrinkers: dict[str, Shrinker] = {}
         self.compositions: dict[str, Strategy] = {}
         self.executors: dict[str, ExecutorPlugin] = {}
-        self.origin: dict[str, Loaded] = {}
+        self._origin: dict[tuple[type, str], Loaded] = {}
         self.files: tuple[str, ...] = ()  # local ones, as given
 
     def strategy(self, name: str) -> Strategy:
@@ -89,6 +91,10 @@ class Plugins:
             raise unknown("executor", name, self.executors)
         return self.executors[name]
 
+    def origin(self, item: Strategy | Workload | Shrinker | ExecutorPlugin) -> Loaded:
+        """The plugin that registered `item`."""
+        return self._origin[type(item), item.name]
+
     @property
     def failed(self) -> list[Loaded]:
         """Plugins that could not be loaded."""
@@ -98,7 +104,7 @@ class Plugins:
         """Register one imported plugin; whatever it raises is recorded, not passed on."""
         self.loaded.append(record)
         try:
-            self.manager.register(module, name=record.name)
+            self.manager.register(module, name=record.module)
             hooks = {
                 "kmbench_register_strategies": (Strategy, self.strategies, record.strategies),
                 "kmbench_register_shrinkers": (Shrinker, self.shrinkers, record.shrinkers),
@@ -120,12 +126,12 @@ class Plugins:
                 raise PluginProblem(f"registered a {type(item).__name__}, not a {kind.__name__}")
             if item.abi != ABI:
                 raise PluginProblem(f"{item.name!r} is written for abi {item.abi}, this is {ABI}")
-            if item.name in known:
-                owner = self.origin[item.name].distribution
+            if (kind, item.name) in self._origin:
+                owner = self._origin[kind, item.name].distribution
                 raise PluginProblem(f"{item.name!r} is already registered by {owner}")
             known[item.name] = item
             names.append(item.name)
-            self.origin[item.name] = record
+            self._origin[kind, item.name] = record
 
         return register
 
@@ -161,8 +167,9 @@ def _load_entry_point(plugins: Plugins, point: EntryPoint) -> None:
 def _load_file(plugins: Plugins, path: Path) -> None:
     if not path.is_file():
         raise UsageProblem(f"{path}: no such plugin file")
-    name = f"kmbench_local_{path.stem}"
-    record = Loaded(path.stem, str(path), "local", name)
+    # two files may have one name, and pickles and tracebacks look a module up by its own
+    name = f"kmbench_local_{path.stem}_{crc32(os.fsencode(path.resolve())):08x}"
+    record = Loaded(path.stem, str(path), LOCAL, name)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageProblem(f"{path}: expected a Python file (.py)")

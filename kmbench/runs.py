@@ -29,7 +29,7 @@ from kmbench.core.state import State
 from kmbench.errors import UsageProblem, one_line
 from kmbench.memory import Memory
 from kmbench.parameters import parse_parameters
-from kmbench.plugins import Plugins, load_plugins
+from kmbench.plugins import LOCAL, Loaded, Plugins, load_plugins
 from kmbench.scenario import Scenario, load_scenario
 from kmbench.shrinker import NO_SHRINKER
 from kmbench.simulate import Outcome, Timing, simulate
@@ -169,8 +169,8 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
         "workload": given,
         "trace": workload.trace_hash,
         "hardware": scenario.profile().label,
-        "kmbench": _version("kmbench"),
-        "workload_plugin": _version(plugins.origin[source.name].distribution),
+        "kmbench": _installed("kmbench"),
+        "workload_plugin": version_of(plugins.origin(source)),
     }
     plans = []
     for strategy, values in zip(chosen, parameters, strict=True):
@@ -178,7 +178,7 @@ def make_plans(scenario: Scenario, names: Iterable[str], plugins: Plugins) -> li
             **common,
             "strategy": strategy.name,
             "strategy_params": values,
-            "strategy_plugin": _version(plugins.origin[strategy.name].distribution),
+            "strategy_plugin": version_of(plugins.origin(strategy)),
         }
         run_id = _digest(identity)
         plans.append(Plan(scenario, workload, strategy, values, identity, run_id, memory))
@@ -346,11 +346,12 @@ def timing_row(plan: Plan, outcome: Outcome, began: float) -> dict[str, Any]:
     }
 
 
-def _version(distribution: str) -> str:
-    path = Path(distribution)
-    if path.is_file():  # a local plugin file is known by its content
-        return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-    return _installed(distribution)
+def version_of(plugin: Loaded) -> str:
+    """Name and version of where a plugin came from; a local file is known by its content."""
+    if plugin.version != LOCAL:
+        return _installed(plugin.distribution)
+    path = Path(plugin.distribution)
+    return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 @cache

@@ -246,6 +246,10 @@ def test_tables_that_cannot_be_are_told_when_they_are_declared():
     strategy = kmbench.Strategy("t", "d", "s", tables={"seen": table("cpus", n="i8")})
     with pytest.raises(PluginProblem, match="'seen': cannot be sized by 'cpus'; did you mean"):
         kmbench.Simulation(kmbench_setup(), strategy)
+    for name in ("a__b", "_a", "a_", "class", "a b"):
+        strategy = kmbench.Strategy("t", "d", "s", tables={name: table("cpu", n="i8")})
+        with pytest.raises(PluginProblem, match=f"table '{name}': expected a name"):
+            kmbench.Simulation(kmbench_setup(), strategy)
 
 
 def kmbench_setup():

@@ -150,3 +150,52 @@ def test_a_local_strategy_runs(tmp_path):
     events["obj"], events["cache"] = range(1, 11), 1
     simulation.feed(events)
     assert simulation.S.k["nr_allocs"][0] == 10
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled without JIT")
+def test_a_hook_is_checked_for_every_kind_of_table(tmp_path, monkeypatch):
+    """What it returns may depend on them: having compiled for others is no excuse."""
+    monkeypatch.setenv("KMBENCH_CACHE", str(tmp_path))
+    setup = Setup(
+        Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 2
+    )
+
+    def post_alloc(S, P, cpu, memcg, cache, gfp, slab, billed):
+        return P.x[0].n
+
+    def simulation(kind: str):
+        tables = {"x": kmbench.core.tables.table(1, n=kind)}
+        strategy = kmbench.Strategy("t", "d", "s", {"post_alloc": post_alloc}, tables=tables)
+        return kmbench.Simulation(setup, strategy)
+
+    assert not simulation("i8").cache_hit
+    with pytest.raises(PluginProblem, match="post_alloc: .*test_plugins.py.*expected a whole num"):
+        simulation("f8")
+    assert simulation("i8").cache_hit
+
+
+def test_names_are_apart_by_kind_and_by_file(tmp_path):
+    text = """
+import kmbench
+
+@kmbench.hookimpl
+def kmbench_register_{kind}(register):
+    register(kmbench.{made})
+"""
+    made = {
+        "strategies": "Strategy('mine', 'd', 's')",
+        "shrinkers": "Shrinker('mine', 'd', 's')",
+        "compositions": "Strategy('mine', 'd', 's')",
+    }
+    files = []
+    for kind, call in made.items():
+        files.append(tmp_path / kind / "mainline.py")  # as a plugin of ours, too
+        files[-1].parent.mkdir()
+        files[-1].write_text(text.format(kind=kind, made=call))
+    loaded = kmbench.load_plugins(files)
+    assert loaded.origin(loaded.strategy("mine")).distribution == str(files[0])
+    assert loaded.origin(loaded.shrinker("mine")).distribution == str(files[1])
+    (failed,) = loaded.failed  # nobody could say which strategy is meant
+    assert (failed.distribution, failed.error) == (
+        str(files[2]), f"PluginProblem: 'mine' is already registered by {files[0]}"
+    )  # fmt: skip

@@ -19,7 +19,8 @@ from kmbench.core.jit import JIT
 from kmbench.errors import UsageProblem
 from kmbench.sweep.filters import Filter
 from kmbench.sweep.grid import load_grid
-from kmbench.sweep.plan import plan_sweep, settle_code
+from kmbench.sweep.plan import code_of, plan_sweep, settle_code
+from kmbench.sweep.work import Order, run_jobs
 from kmbench.unused import refuse_unused
 
 ROOT = Path(__file__).parent.parent
@@ -239,7 +240,8 @@ def test_changed_code_is_refused_unless_told(tmp_path):
     first, second = planned(""), planned(" + 0 * cpu")
     assert settle_code(first, out, None)
     assert settle_code(first, out, None)
-    with pytest.raises(UsageProblem, match="code of mine, version of mine.*--changed-code keep"):
+    changed = "code of strategy mine, version of mine.*--changed-code keep"
+    with pytest.raises(UsageProblem, match=changed):
         settle_code(second, out, None)
     assert settle_code(second, out, "keep")
     assert settle_code(second, out, None)
@@ -247,6 +249,55 @@ def test_changed_code_is_refused_unless_told(tmp_path):
     # the same code under another name of the grid's file is the same sweep
     other = write_grid(tmp_path / "elsewhere", MINE)
     assert plan_sweep(load_grid(other), kmbench.load_plugins((plugin,))).digest == first.digest
+
+
+THREE = """
+import kmbench
+
+def prepare(S, P, setup, parameters):
+    raise ValueError("prepare {change}")
+
+def scan(S, Q, memcg, nr, gfp):
+    return len("{change}")
+
+@kmbench.hookimpl
+def kmbench_register_strategies(register):
+    register(kmbench.Strategy("mine", "d", "s", prepare=prepare))
+
+@kmbench.hookimpl
+def kmbench_register_shrinkers(register):
+    register(kmbench.Shrinker("mine", "d", "s", {{"scan": scan}}, batch={batch}))
+"""
+
+
+def test_code_beside_the_hooks_of_strategies_counts(tmp_path):
+    """In one process, from files of one name: what a strategy runs as Python, and shrinkers."""
+
+    def codes(folder: str, change: str, batch: int = 128):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        path.write_text(THREE.format(change=change, batch=batch))
+        used = {"strategy": ["mine"], "shrinker": ["mine"]}
+        return code_of(kmbench.load_plugins((path,)), used)
+
+    first, again, other = codes("a", "1"), codes("b", "1"), codes("c", "2")
+    batch = codes("d", "1", batch=64)
+    assert first == again
+    changed = {"code of strategy mine", "code of shrinker mine"}
+    assert {key for key in first if first[key] != other[key]} == changed
+    assert first["code of shrinker mine"] != batch["code of shrinker mine"]
+
+
+def test_a_worker_that_lives_on_runs_what_was_edited(tmp_path):
+    grid, plugin = write_grid(tmp_path, 'strategies = ["mine"]\n[product]\n'), tmp_path / "mine.py"
+    said = []
+    for change in ("one", "other"):
+        plugin.write_text(THREE.format(change=change, batch=1))
+        planned = plan_sweep(load_grid(grid), kmbench.load_plugins((plugin,)))
+        code = tuple(item for item in planned.code.items() if item[0].startswith("code of "))
+        order = Order(str(tmp_path), stream=True, retries=0, files=(str(plugin),), code=code)
+        said += [report.error for report in run_jobs(planned.jobs, order)]
+    assert said == ["ValueError: prepare one", "ValueError: prepare other"]
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "1e9"])

@@ -30,7 +30,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_it_registers_with_its_distribution(elsewhere):
     plugins = kmbench.load_plugins()
     assert not plugins.failed
-    origin = plugins.origin["costa-elsewhere"]
+    origin = plugins.origin(plugins.strategy("costa-elsewhere"))
     assert (origin.distribution, origin.version) == ("kmbench-elsewhere", "1.0")
 
 

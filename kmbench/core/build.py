@@ -1,5 +1,6 @@
 """Makes the state of a run from its setup: sizes the tables, registers caches, groups and pages."""
 
+from keyword import iskeyword
 from typing import NamedTuple
 
 import numpy as np
@@ -224,6 +225,11 @@ def build_tables(tables: dict[str, Table], S: State) -> tuple:
     }
     made = {}
     for name, spec in tables.items():
+        if not name.isidentifier() or iskeyword(name) or "__" in f"_{name}_":
+            raise PluginProblem(
+                f"table {name!r}: expected a name that Python takes for an attribute, without _ at "
+                f"its ends or __"
+            )
         rows = 1
         for axis in spec.sized_by:
             if not isinstance(axis, int) and axis not in lengths:

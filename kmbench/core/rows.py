@@ -164,14 +164,16 @@ def _unbox_tables(typ, obj, c):
 
 def _typeof_field(field: object) -> types.Type:
     """Records become Rows; nested tables and hook namespaces keep the type they have."""
-    return _rows_type(field.dtype) if hasattr(field, "dtype") else typeof(field)
+    if not hasattr(field, "dtype"):
+        return typeof(field)
+    return _rows_type(field.dtype, field.dtype.isalignedstruct)  # dtypes are equal without
 
 
 _tables_type = lru_cache(maxsize=256)(Tables)  # asked at every call of compiled code
 
 
 @lru_cache(maxsize=256)
-def _rows_type(dtype) -> Rows:
+def _rows_type(dtype, aligned: bool) -> Rows:
     return Rows(from_dtype(dtype))
 
 

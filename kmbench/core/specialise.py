@@ -163,7 +163,7 @@ class Engine(NamedTuple):
     hooks: Hooks
     fingerprint: str
     dispatcher: object
-    checked: Path  # exists once the hooks were checked and compiled
+    folder: Path  # of what was compiled, and of marks for which tables hooks were checked
 
     def compile_for(
         self, *args, apart: Callable[[], None] | None = None
@@ -182,13 +182,18 @@ class Engine(NamedTuple):
         made_here = not self._on_disk(signature)
         if made_here and apart:
             apart()
-        with _alone(self.checked), jit.one_at_a_time, _no_collection():
-            if not self.checked.exists():
-                check_hooks(self.hooks, *(signature[i] for i in (0, 2)))
+        tables = signature[0], signature[2]  # what a hook may do depends on those
+        named = hashlib.sha256(repr([kind.name for kind in tables]).encode()).hexdigest()[:16]
+        checked = self.folder / f"checked.{named}"
+        with _alone(self.folder), jit.one_at_a_time, _no_collection():
+            if not checked.exists():
+                check_hooks(self.hooks, *tables)
             try:
                 self.dispatcher.compile(signature)
             except _NUMBAS as error:
                 raise PluginProblem(reason_of(error)) from error
+            with suppress(OSError):
+                checked.touch()
         hit = not made_here and self.dispatcher.stats.cache_hits[signature] > 0
         return time.perf_counter() - began, hit
 
@@ -244,16 +249,16 @@ def check_hooks(hooks: "Hooks", state: types.Type, tables: types.Type) -> None:
         code = plain(hook).__code__
         where = f"{name}: {code.co_filename}:{code.co_firstlineno}"
         seen = {"S": state.fields, "P": tables.fields}
-        whole = (types.int64,) * (code.co_argcount - 2)
+        arguments = (state, tables, *(types.int64,) * (code.co_argcount - 2))
         try:
-            hook.compile((state, tables, *whole))
+            hook.compile(arguments)
         except KeyError as error:  # numba's answer to a field that a record does not have
             raise PluginProblem(f"{where}: no field {error} in that record") from error
         except (*_NUMBAS, TypeError, ValueError, NotImplementedError) as error:
             reason = reason_of(error, code.co_filename, seen)
             place = "" if reason.startswith(code.co_filename) else f"{where.partition(': ')[2]}: "
             raise PluginProblem(f"{name}: {place}{reason}") from error
-        (result,) = {compiled.signature.return_type for compiled in hook.overloads.values()}
+        result = hook.overloads[arguments].signature.return_type
         wanted = RETURNS[name]
         if isinstance(result, types.Optional) and wanted != "none":
             raise PluginProblem(

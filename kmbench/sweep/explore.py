@@ -102,9 +102,12 @@ class Space:
                     if run_id not in known:
                         known.add(run_id)
                         jobs.append(Job(posed, (design.strategy,), (run_id,)))
-        names = tuple({design.strategy: None for design in designs})
-        workloads = tuple({scenario.workload: None for scenario in scenarios})
-        return Sweep(jobs, "", code_of(self.plugins, names, workloads), 0.0)
+        used = {
+            "strategy": dict.fromkeys(design.strategy for design in designs),
+            "workload": dict.fromkeys(scenario.workload for scenario in scenarios),
+            "shrinker": dict.fromkeys(name for one in scenarios for name in one.shrinkers),
+        }
+        return Sweep(jobs, "", code_of(self.plugins, used), 0.0)
 
     def run_of(self, design: Design, scenario: Scenario) -> tuple[str, Scenario]:
         """The id of a design's run, and the scenario that it is a run of."""

@@ -6,22 +6,29 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import polars as pl
 
 from kmbench import final, runs, simulate, tabulate
 from kmbench.analysis import groups, summary
+from kmbench.core import build, vm
 from kmbench.core.fingerprint import fingerprint
 from kmbench.core.loop import engine
+from kmbench.core.reclaim import RECLAIM
+from kmbench.core.shrinkers import SHRINKER_HOOKS
 from kmbench.errors import UsageProblem
 from kmbench.plugins import Plugins
+from kmbench.runs import version_of
 from kmbench.scenario import Scenario
+from kmbench.shrinker import Shrinker
 from kmbench.store.dataset import open_results
+from kmbench.strategy import Strategy
 from kmbench.sweep.grid import Grid
 from kmbench.unused import refuse_unused
 
@@ -68,7 +75,8 @@ class Sweep:
 def plan_sweep(grid: Grid, plugins: Plugins) -> Sweep:
     """Check and number every run of the grid.  Raises UsageProblem for the first that is wrong."""
     known: set[str] = set()
-    jobs, strategies, workloads, versions = [], {}, {}, {}
+    jobs, versions = [], {}
+    used: dict[str, dict[str, None]] = {kind: {} for kind in ("strategy", "workload", "shrinker")}
     seconds = 0.0
     checked: set[tuple[str, str]] = set()
     for point in grid.points(tuple(sorted(plugins.strategies))):
@@ -78,10 +86,15 @@ def plan_sweep(grid: Grid, plugins: Plugins) -> Sweep:
             refuse_unused(point.scenario, point.values, plugins)
         plans = runs.make_plans(point.scenario, point.strategies, plugins)
         for plan in plans:
-            strategies[plan.strategy.name] = workloads[point.scenario.workload] = None
+            used["strategy"][plan.strategy.name] = None
             for part in ("kmbench", "workload_plugin", "strategy_plugin"):
                 name, _, number = plan.identity[part].partition(" ")
                 versions[f"version of {name}"] = number
+        used["workload"][point.scenario.workload] = None
+        for shrinker in point.scenario.shrinkers:
+            used["shrinker"][shrinker] = None
+            name, _, number = version_of(plugins.origin(plugins.shrinker(shrinker))).partition(" ")
+            versions[f"version of {name}"] = number
         job = Job(
             point.scenario, tuple(plan.strategy.name for plan in plans),
             tuple(plan.run_id for plan in plans),
@@ -94,28 +107,52 @@ def plan_sweep(grid: Grid, plugins: Plugins) -> Sweep:
         seconds += len(job.run_ids) * (RUN_S + events / ENGINE_EVENTS_PER_S)
     if not jobs:
         raise UsageProblem(f"{grid.name}: the filters leave no point")
-    code = versions | code_of(plugins, tuple(strategies), tuple(workloads))
+    code = versions | code_of(plugins, used)
     return Sweep(jobs, grid.digest(), code, seconds)
 
 
-def code_of(
-    plugins: Plugins, strategies: tuple[str, ...], workloads: tuple[str, ...]
-) -> dict[str, str]:
-    """Fingerprints of the code that makes the results: the host's, strategies' and workloads'."""
+def code_of(plugins: Plugins, used: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Fingerprints of the code that makes the results: the host's and that of what it hosts.
+
+    `used`: names by kind, which is ``strategy``, ``workload`` or ``shrinker``.
+    """
     code = {"code of kmbench": _host_code()}
-    for name in strategies:
-        hooks = plugins.strategy(name).resolved_hooks()
-        code[f"code of {name}"] = fingerprint([engine, *hooks.values()], tuple(hooks))[:16]
-    for name in workloads:
+    for name in used.get("strategy", ()):
+        strategy = plugins.strategy(name)
+        code[f"code of strategy {name}"] = _code(strategy, strategy.resolved_hooks(), (engine,))
+    for name in used.get("shrinker", ()):
+        shrinker = plugins.shrinker(name)
+        code[f"code of shrinker {name}"] = _code(shrinker, shrinker.hooks)
+    for name in used.get("workload", ()):
         opened = plugins.workload(name).open
-        code[f"code of {name}"] = _digest(inspect.getsource(inspect.getmodule(opened) or opened))
+        code[f"code of workload {name}"] = _digest(_source(inspect.getmodule(opened) or opened))
     return code
+
+
+def _code(
+    plugin: Strategy | Shrinker, hooks: Mapping[str, Callable], loop: tuple[Callable, ...] = ()
+) -> str:
+    """Of hooks, and of what else a strategy or a shrinker declares or has run as Python."""
+    parts = {part.name: getattr(plugin, part.name) for part in fields(plugin)}
+    said = {name: part for name, part in parts.items() if name not in ("hooks", "design")}
+    modules = [inspect.getmodule(part) for part in said.values() if inspect.isfunction(part)]
+    sources = [_source(module) for module in modules if module is not None]
+    declared = repr([part for part in said.values() if not callable(part)])
+    compiled = fingerprint([*loop, *hooks.values()], tuple(hooks))
+    return _digest("\n".join([compiled, declared, *sources]))
+
+
+@cache
+def _source(part: ModuleType | Callable) -> str:
+    """As it was when it was first asked for: a worker does not run what was edited since."""
+    return inspect.getsource(part)
 
 
 @cache
 def _host_code() -> str:
-    modules = (final, runs, simulate, tabulate, groups, summary)
-    return _digest("".join(inspect.getsource(module) for module in modules))
+    modules = (final, runs, simulate, tabulate, groups, summary, build, vm)
+    compiled = fingerprint([*SHRINKER_HOOKS.values(), *RECLAIM.values()])
+    return _digest("".join([*map(_source, modules), compiled]))
 
 
 def _digest(text: str) -> str:

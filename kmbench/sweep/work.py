@@ -12,7 +12,7 @@ import os
 import platform
 import time
 import traceback
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,20 +50,27 @@ class Report(NamedTuple):
     stored: Any = None  # arguments of write_run, if they are to be handed back
 
 
-@cache
-def _plugins(files: tuple[str, ...]) -> Plugins:
+@lru_cache(maxsize=4)
+def _plugins(files: tuple[str, ...], stamps: tuple[tuple[int, ...], ...]) -> Plugins:
+    """`stamps` change with the files, between the sweeps of a worker that lives on."""
     return load_plugins(files)
 
 
-@cache
-def _check_code(files: tuple[str, ...], wanted: tuple[tuple[str, str], ...]) -> None:
-    plugins = _plugins(files)
-    names = [key.removeprefix("code of ") for key, _ in wanted]
-    here = code_of(
-        plugins,
-        tuple(name for name in names if name in plugins.strategies),
-        tuple(name for name in names if name in plugins.workloads),
-    )
+def _stamp(file: str) -> tuple[int, ...]:
+    try:
+        known = os.stat(file)
+    except OSError:  # load_plugins says what is wrong
+        return ()
+    return known.st_mtime_ns, known.st_size, known.st_ino
+
+
+@lru_cache(maxsize=4)
+def _check_code(plugins: Plugins, wanted: tuple[tuple[str, str], ...]) -> None:
+    used: dict[str, list[str]] = {}
+    for key, _ in wanted:
+        kind, _, name = key.removeprefix("code of ").partition(" ")
+        used.setdefault(kind, []).append(name)
+    here = code_of(plugins, used)
     for key, value in wanted:
         if here.get(key) != value:
             raise KmbenchError(f"a worker on {platform.node()} has other {key}")
@@ -79,8 +86,8 @@ def run_jobs(jobs: list[Job], order: Order) -> list[Report]:
     Raises KmbenchError when this worker cannot do the sweep at all: other code, or nowhere to
     store results.
     """
-    plugins = _plugins(order.files)
-    _check_code(order.files, order.code)
+    plugins = _plugins(order.files, tuple(map(_stamp, order.files)))
+    _check_code(plugins, order.code)
     with Watch(order) as watch:
         return _run_jobs(jobs, order, plugins, watch)
 

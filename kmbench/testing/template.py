@@ -93,7 +93,8 @@ def test_conforms(kmbench_conformance, check):
 
 
 def test_it_is_registered_by_this_distribution():
-    assert kmbench.load_plugins().origin["{name}"].distribution == "kmbench-{name}"
+    plugins = kmbench.load_plugins()
+    assert plugins.origin(plugins.strategy("{name}")).distribution == "kmbench-{name}"
 """
 
 CI = """\
@@ -147,7 +148,7 @@ def make_distribution(name: str, folder: Path) -> Path:
     plugins = load_plugins()
     if name in plugins.strategies:
         raise UsageProblem(f"strategy {name!r} is there already, from "
-                           f"{plugins.origin[name].distribution}")  # fmt: skip
+                           f"{plugins.origin(plugins.strategy(name)).distribution}")  # fmt: skip
     root = folder / f"kmbench-{name}"
     values = {
         "name": name, "module": f"kmbench_{name.replace('-', '_')}", "version": version("kmbench"),
