@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kmbench.errors import UsageProblem
-from kmbench.trace.record.raw import Recording, partial_of, save
+from kmbench.errors import KmbenchError, UsageProblem
+from kmbench.trace.record.raw import SUFFIX, Recording, partial_of, save
 from kmbench.trace.record.session import Plan, Progress, Recorder
 
 
@@ -26,7 +29,8 @@ def record(plan: Plan, out: Path, what: str, say: Progress, *, raw: bool = False
     what: one line for people.
     raw: write the raw recording as file `out` instead, and return what is known of it.
 
-    Raises UsageProblem; whatever happens, nothing is left but `out`.
+    Raises UsageProblem; whatever happens, nothing is left but `out`.  Where that cannot be written,
+    the raw recording is, if there is a place for it: the work that was watched may not come again.
     """
     check_target(out, raw=raw)
     out = out.absolute()
@@ -37,13 +41,40 @@ def record(plan: Plan, out: Path, what: str, say: Progress, *, raw: bool = False
         groups = [{"name": name, "cmd": argv} for name, argv in plan.commands.items()]
         recording.manifest["what"] = what
         recording.manifest["spec"] = {"groups": groups, "max_s": plan.duration_s}
-        if not raw:
-            return write_capture(recording, out, say)
+
+        def keep() -> str:
+            return _keep(recording, out, say, recorder.note_file)
+
         try:
+            if not raw:
+                return write_capture(recording, out, say)
             save(recording, out)
+            return recording.manifest
         except OSError as error:
-            raise _unwritable(out, error) from None
-        return recording.manifest
+            raise UsageProblem(f"{_unwritable(out, error)}; {keep()}") from None
+        except UsageProblem as problem:
+            raise UsageProblem(f"{problem}; {keep()}") from None
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise KmbenchError(f"{out} cannot be assembled: {why}; {keep()}") from error
+
+
+def _keep(recording: Recording, out: Path, say: Progress, note: Callable[[Path], None]) -> str:
+    """Put the raw recording where there is room for it, and say where and how to go on."""
+    say("keeping the raw recording")
+    name = out.name.removesuffix(SUFFIX)
+    for folder in (out.parent, Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")):
+        path = folder / f"{name}{SUFFIX}"
+        if path.exists():
+            path = folder / f"{name}.{os.getpid()}{SUFFIX}"
+        note(partial_of(path))
+        try:
+            save(recording, path, compressed=True)
+        except OSError:
+            continue
+        where = shlex.quote(str(path))
+        return f"the raw recording is {where}: `kmbench trace assemble {where}` makes the capture"
+    return "nor is there room for the raw recording anywhere, which is lost"
 
 
 def write_capture(recording: Recording, out: Path, say: Progress) -> dict[str, Any]:
@@ -69,11 +100,11 @@ def write_capture(recording: Recording, out: Path, say: Progress) -> dict[str, A
             out.rmdir()
         partial.replace(out)
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise UsageProblem(_unwritable(out, error)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return tables.manifest
 
 
-def _unwritable(out: Path, error: OSError) -> UsageProblem:
-    return UsageProblem(f"{out} cannot be written: {error.strerror or error}")
+def _unwritable(out: Path, error: OSError) -> str:
+    return f"{out} cannot be written: {error.strerror or error}"

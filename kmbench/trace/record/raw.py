@@ -61,7 +61,7 @@ def _snapshot(shot: Snapshot) -> list:
             shot.directories]  # fmt: skip
 
 
-def save(recording: Recording, path: Path) -> None:
+def save(recording: Recording, path: Path, *, compressed: bool = False) -> None:
     """Write `recording`; the file appears complete or not at all.  Raises OSError."""
     document = {
         "version": _VERSION, "hierarchy": [str(recording.hierarchy.root),
@@ -84,7 +84,7 @@ def save(recording: Recording, path: Path) -> None:
     partial = partial_of(path)
     try:
         with partial.open("xb") as file:
-            np.savez(file, **arrays)
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
