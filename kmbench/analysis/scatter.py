@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from kmbench.analysis.labels import Box, place_labels
+
 __all__ = ["Axis", "Point", "svg_scatter"]
 
 WIDE, TALL, LEFT, TOP, GAP, KEY = 300, 260, 56, 34, 62, 190
 NEW, OLD, REST = "#00798c", "#d1495b", "#c9c7c2"
+DIGIT, LINE = 6.2, 10.0  # width of a digit and height of digits in the figure's font
+SPACED = 4.0  # from a label to whatever is right of it
+MARK = 7.0  # of a named point: a square
+SAME = 2.0  # closer points are in one place
+FAR = 8.0  # from here on a line leads from a label to its point
 
 
 class Axis(NamedTuple):
@@ -49,21 +56,19 @@ def svg_scatter(x: Axis, ys: Sequence[Axis], points: Sequence[Point]) -> str:
             at = across.share(math.log(point.x)), up.share(point.y[panel])
             return left + at[0] * WIDE, TOP + (1 - at[1]) * TALL
 
+        dots = []
         for point in sorted((p for p in points if not p.name), key=lambda p: p.front):
             colour, size = (NEW, 3.5) if point.front else (REST, 2)
-            out.append('<circle cx="{:.1f}" cy="{:.1f}" '.format(*place(point))
-                       + f'r="{size}" fill="{colour}"/>')  # fmt: skip
-        together: dict[tuple[int, int], list[int]] = {}  # numbers of points in one place
-        for number, point in enumerate(order, 1):
             h, v = place(point)
+            dots.append(_around(h, v, 2 * size))
+            out.append(f'<circle cx="{h:.1f}" cy="{v:.1f}" r="{size}" fill="{colour}"/>')
+        marks = [_around(*place(point), MARK) for point in order]
+        for mark, point in zip(marks, order, strict=True):
             fill = OLD if point.front else "#ffffff"
-            out.append(f'<rect x="{h - 3.5:.1f}" y="{v - 3.5:.1f}" width="7" height="7" '
-                       f'fill="{fill}" stroke="{OLD}"/>')  # fmt: skip
-            together.setdefault((round(h / 6), round(v / 6)), []).append(number)
-        for numbers in together.values():
-            h, v = place(order[numbers[0] - 1])
-            words = ", ".join(map(str, numbers))
-            out.append(f'<text x="{h + 6:.1f}" y="{v - 5:.1f}" fill="{OLD}">{words}</text>')
+            out.append(f'<rect x="{mark.x:.1f}" y="{mark.y:.1f}" width="{MARK:g}" '
+                       f'height="{MARK:g}" fill="{fill}" stroke="{OLD}"/>')  # fmt: skip
+        space = Box(left + 2, TOP - 8, WIDE + GAP // 2, TALL + 8)
+        out += _labels(marks, dots, space)
     left = LEFT + len(ys) * (WIDE + GAP)
     for number, point in enumerate(order, 1):
         out.append(f'<text x="{left}" y="{TOP + 15 * number}" fill="{OLD}">'
@@ -75,6 +80,33 @@ def svg_scatter(x: Axis, ys: Sequence[Axis], points: Sequence[Point]) -> str:
         out.append(f'<circle cx="{left + 4}" cy="{below + 15 * row}" r="3.5" fill="{colour}"/>'
                    f'<text x="{left + 14}" y="{below + 4 + 15 * row}">{words}</text>')  # fmt: skip
     return "\n".join([*out, "</svg>\n"])
+
+
+def _around(h: float, v: float, size: float) -> Box:
+    """A square about a point."""
+    return Box(h - size / 2, v - size / 2, size, size)
+
+
+def _labels(marks: Sequence[Box], dots: Sequence[Box], space: Box) -> list[str]:
+    """The numbers of marks, from 1 on; those in one place share a label."""
+    together: dict[Box, list[int]] = {}
+    for number, mark in enumerate(marks, 1):
+        same = [one for one in together if max(abs(one.x - mark.x), abs(one.y - mark.y)) < SAME]
+        together.setdefault(same[0] if same else mark, []).append(number)
+    words = [", ".join(map(str, numbers)) for numbers in together.values()]
+    sizes = [(DIGIT * len(text) + SPACED, LINE) for text in words]
+    first = list(together)
+    out = []
+    for text, mark, at in zip(words, first, place_labels(first, sizes, dots, space), strict=True):
+        h, v = mark.x + MARK / 2, mark.y + MARK / 2
+        near = (
+            min(max(h, at.x), at.x + at.width), min(max(v, at.y), at.y + at.height),
+        )  # fmt: skip
+        if math.dist(near, (h, v)) > MARK / 2 + FAR:
+            out.append(f'<path d="M{h:.1f} {v:.1f}L{near[0]:.1f} {near[1]:.1f}" stroke="{OLD}" '
+                       'stroke-width="0.5"/>')  # fmt: skip
+        out.append(f'<text x="{at.x:.1f}" y="{at.y + LINE - 1:.1f}" fill="{OLD}">{text}</text>')
+    return out
 
 
 class _Scale:
