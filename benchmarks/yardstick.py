@@ -1,4 +1,4 @@
-"""Builds yardstick.c and runs it on the tables and the stream of a :class:`kmbench.Simulation`.
+"""Builds c/yardstick.c and runs it on the tables and the stream of a :class:`kmbench.Simulation`.
 
 The C source takes its records from ``layout.h``, written here from the core's dtypes, so both have
 the same sizes; what it does with them is its own.
@@ -20,6 +20,7 @@ from kmbench.strategy import Strategy
 from kmbench_mainline import byte_stock
 
 HERE = Path(__file__).parent
+SOURCES = HERE / "c"  # one unit: yardstick.c includes the rest
 BUILD = HERE / "yardstick"
 FLAGS = ("-O3", "-march=native", "-std=c11", "-Wall", "-Wextra", "-shared", "-fPIC")
 DEFINES = {"none": "NONE", "costa-2012": "COSTA_2012", "linux-6.18": "LINUX_6_18"}
@@ -95,9 +96,10 @@ def build(strategy: Strategy, look_ahead: bool = False) -> ctypes.CDLL:
     if not compiler:
         raise YardstickProblem("no C compiler: install cc, or set CC")
     header = layout(strategy)
-    source = HERE / "yardstick.c"
+    source = SOURCES / "yardstick.c"
+    parts = [path.read_text() for path in sorted(SOURCES.iterdir())]
     options = [*FLAGS, f"-DSTRATEGY={DEFINES[strategy.name]}", *["-DLOOK_AHEAD"] * look_ahead]
-    what = repr((header, source.read_text(), compiler, options))
+    what = repr((header, parts, compiler, options))
     folder = BUILD / hashlib.sha256(what.encode()).hexdigest()[:16]
     library = folder / "yardstick.so"
     if not library.exists():
