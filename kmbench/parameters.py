@@ -18,6 +18,7 @@ class Parameter:
     unit: str = ""
     minimum: float | None = None
     choices: tuple = ()
+    maximum: float | None = None
 
     def parse(self, value: Any, where: str) -> Any:
         """`value`, from TOML or a command line, as this parameter's type; else UsageProblem."""
@@ -35,6 +36,8 @@ class Parameter:
             raise UsageProblem(problem + "a list of strings")
         if self.minimum is not None and value < self.minimum:
             raise UsageProblem(problem + f"at least {self.minimum}{self.unit and ' ' + self.unit}")
+        if self.maximum is not None and value > self.maximum:
+            raise UsageProblem(problem + f"at most {self.maximum}{self.unit and ' ' + self.unit}")
         if self.choices and value not in self.choices:
             raise UsageProblem(problem + "one of " + ", ".join(map(str, self.choices)))
         return value

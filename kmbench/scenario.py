@@ -201,7 +201,8 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
             _table(parameters, f"{name}: {kind}.{key}")
     reclaim = _table(values.pop("reclaim", {}), f"{name}: reclaim")
     given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
-    given.setdefault("name", name)
+    if not given.setdefault("name", name).strip() or not given["name"].isprintable():
+        raise UsageProblem(f"{name}: name = {given['name']!r}: expected words on one line")
     scenario = Scenario(
         workload=plugin, parameters=workload, machine=machine, reclaim=reclaim,
         folder=folder, published=published, **chosen, **given,

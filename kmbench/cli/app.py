@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 a gate or some runs failed, 2 usage or bad input, 3 internal
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ VERBS = {
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 INTERRUPTED = 130
 INTERNAL = 3
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # nobody's bug
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -72,12 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if "_KMBENCH_COMPLETE" in os.environ:  # click's shell completion
         return app.main(args, prog_name="kmbench", standalone_mode=False) or 0
+    if sys.stdout is None:  # closed by who called
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = _invoke(args)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        return _unwritten(error)
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED
@@ -106,8 +112,14 @@ def _invoke(args: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         raise
+    except MemoryError as error:
+        _debug(error)
+        _complain(f"error: out of memory: {one_line(str(error)) or 'this machine has no more'}")
+        return 2
     except Exception as error:  # a bug: still one line, and the way to more
         _debug(error)
+        if isinstance(error, OSError) and error.errno in FULL:
+            return _unwritten(error)
         words = one_line(f"{type(error).__name__}: {error}")
         _complain(f"error: internal: {words[:300]} (KMBENCH_DEBUG=1 shows where)")
         return INTERNAL
@@ -126,6 +138,12 @@ def _debug(error: Exception) -> None:
 
 def _complain(message: str) -> None:
     click.echo(f"kmbench: {message}", err=True)
+
+
+def _unwritten(error: OSError) -> int:
+    _silence_stdout()
+    _complain(f"error: cannot write {error.filename or 'all of stdout'}: {error.strerror}")
+    return 2
 
 
 def _silence_stdout() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,5 +150,5 @@ def _text(sweep, done: set, outcome, out: Path) -> str:
         lines.append(f"failed {run_id}: {error}")
     if len(outcome.failed) > SHOWN_FAILURES:
         lines.append(f"... and {len(outcome.failed) - SHOWN_FAILURES} more, in the table runs")
-    lines.append(f"kmbench compare {out} shows them side by side")
+    lines.append(f"kmbench compare {shlex.quote(str(out))} shows them side by side")
     return "\n".join(lines)

@@ -89,6 +89,9 @@ INITIAL_OBJECT = np.dtype(
 INITIAL_SHEAF = np.dtype([("cache", "i4"), ("slab", "i4"), ("cpu", "u1"), ("spare", "u1")])
 
 
+MOST_GROUPS = 1 << 20  # that a workload may ask for: a kernel has ids for 65,535 at a time
+
+
 class Setup(NamedTuple):
     """Input of one run: rows are 1-based, ``caches[0]`` is cache row 1, ``groups[0]`` the root.
 

@@ -9,6 +9,7 @@ Every file has a checksum (:mod:`kmbench.store.seal`) and is checked before its 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -107,11 +108,22 @@ def write_parquet(path: Path, content: pa.Table) -> None:
     _write_files([(path, content)])
 
 
+def _spelled(path: Path) -> None:
+    """Refuse a name that the readers of Parquet cannot be told."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        why = "not UTF-8" if encoding == "utf-8" else f"no name in this locale ({encoding})"
+        raise UsageProblem(f"{path}: the folder's name is {why}") from None
+
+
 def _write_files(part: Sequence[tuple[Path, pa.Table]]) -> None:
     """Write files of one folder, all of them synced before the first gets its name."""
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path, _ in part]
     path, _ = part[0]
     folder = path.parent
+    _spelled(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_stale(folder)
@@ -177,6 +189,7 @@ def open_results(folder: str | os.PathLike[str] = "results") -> Results:
     ``runs`` is no Parquet file, is cut short or has a newer schema.
     """
     path = Path(folder)
+    _spelled(path)
     if not path.exists():
         raise UsageProblem(f"{path}: no such folder of results; `kmbench run` makes one")
     if not path.is_dir():

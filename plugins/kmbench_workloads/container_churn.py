@@ -8,7 +8,7 @@ the end.
 """
 
 from kmbench.core.events import USER_CLEAN
-from kmbench.core.setup import GroupSpec
+from kmbench.core.setup import MOST_GROUPS, GroupSpec
 from kmbench.errors import UsageProblem
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
@@ -85,7 +85,7 @@ container_churn = Workload(
     source="Roman Gushchin, reparenting v7, June 2019; kubernetes issue 61937; mix of 6.18",
     open=open_container_churn,
     parameters=(
-        Parameter("containers", 200, "containers in all", "groups", 1),
+        Parameter("containers", 200, "containers in all", "groups", 1, maximum=MOST_GROUPS),
         Parameter("per_hour", 5000, "arrivals", "/h", 1),
         Parameter("processes", 3, "processes of a container", "", 0),
         Parameter("files", 40, "files that stay cached", "", 0),

@@ -5,7 +5,7 @@ slabs are left with holes.  Inodes and dentries are freed by RCU: those that wer
 grace period go together at its end.
 """
 
-from kmbench.core.setup import GroupSpec
+from kmbench.core.setup import MOST_GROUPS, GroupSpec
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
@@ -53,7 +53,7 @@ drop_many = Workload(
     source="rm -r; mix of 6.18",
     open=open_drop_many,
     parameters=(
-        Parameter("groups", 20, "groups, each with a task", "groups", 1),
+        Parameter("groups", 20, "groups, each with a task", "groups", 1, maximum=MOST_GROUPS),
         Parameter("files", 2000, "files that each makes", "files", 1),
         Parameter("dropped", 0.9, "share of them that is removed", "", 0),
         Parameter("together", 100, "files that go in one grace period", "files", 1),

@@ -5,7 +5,7 @@ does; both are accounted (af_unix).  A queue that is full stops its senders, an 
 receiver.
 """
 
-from kmbench.core.setup import GroupSpec
+from kmbench.core.setup import MOST_GROUPS, GroupSpec
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
@@ -61,7 +61,7 @@ hackbench = Workload(
     source="hackbench (Rusty Russell, 2001; rt-tests); mix of 6.18",
     open=open_hackbench,
     parameters=(
-        Parameter("groups", 5, "groups of tasks", "", 1),
+        Parameter("groups", 5, "groups of tasks", "", 1, maximum=MOST_GROUPS),
         Parameter("fan", 20, "senders of a group, and receivers", "tasks", 1),
         Parameter("loops", 100, "messages of a sender to each receiver", "messages", 1),
         Parameter("queue", 277, "messages that a socket's buffer holds", "messages", 1),

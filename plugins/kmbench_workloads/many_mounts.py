@@ -17,7 +17,7 @@ from kmbench.core.events import (
     SLAB_RECLAIM_ACCOUNT,
 )
 from kmbench.core.geometry import kmalloc_caches, make_cache
-from kmbench.core.setup import GroupSpec, Machine, Setup
+from kmbench.core.setup import MOST_GROUPS, GroupSpec, Machine, Setup
 from kmbench.core.tables import table
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload, generated
@@ -85,7 +85,7 @@ many_mounts = Workload(
     source='Kirill Tkhai, "[PATCH 00/10] Improve shrink_slab() scalability", 21 Mar 2018',
     open=open_many_mounts,
     parameters=(
-        Parameter("groups", 4001, "groups below one", "groups", 1),
+        Parameter("groups", 4001, "groups below one", "groups", 1, maximum=MOST_GROUPS),
         Parameter("files", 1, "files that each group looks up", "files", 0),
         Parameter("drops", 4, "writes to drop_caches", "", 1),
     ),

@@ -26,7 +26,7 @@ from kmbench.core.events import (
 from kmbench.core.geometry import kmalloc_caches, make_cache
 from kmbench.core.jit import inlined
 from kmbench.core.rng import below, seed_stream
-from kmbench.core.setup import GroupSpec, Machine, Setup
+from kmbench.core.setup import MOST_GROUPS, GroupSpec, Machine, Setup
 from kmbench.core.tables import table
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload, generated
@@ -148,7 +148,7 @@ short_lives = Workload(
     source="Roman Gushchin, reparenting v7, June 2019; kubernetes issue 61937",
     open=open_short_lives,
     parameters=(
-        Parameter("groups", 200, "groups that come and go", "groups", 1),
+        Parameter("groups", 200, "groups that come and go", "groups", 1, maximum=MOST_GROUPS),
         Parameter("objects", 64, "objects that a group allocates", "objects", 1),
         Parameter("stagger", 12, "steps from one group's creation to the next's", "steps", 1),
         Parameter("kept", 40, "dentries and inodes that outlive the group", "%", 0),

@@ -17,7 +17,7 @@ from kmbench.core.events import (
     SLAB_RECLAIM_ACCOUNT,
 )
 from kmbench.core.geometry import kmalloc_caches, make_cache
-from kmbench.core.setup import GroupSpec, Machine, Setup
+from kmbench.core.setup import MOST_GROUPS, GroupSpec, Machine, Setup
 from kmbench.core.tables import table
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload, generated
@@ -109,7 +109,10 @@ slab_pairs = Workload(
         Parameter("run", 1, "objects a task allocates before it frees them", "objects", 1),
         Parameter("lru", 0, "objects of a run that are of a reclaimable cache", "objects", 0),
         Parameter("free", True, "runs are freed again; else all objects stay, in one run"),
-        Parameter("groups", 1, "groups that the tasks belong to in turn", "groups", 1),
+        Parameter(
+            "groups", 1, "groups that the tasks belong to in turn", "groups", 1,
+            maximum=MOST_GROUPS,
+        ),  # fmt: skip
         Parameter("in_root", False, "the tasks belong to the root instead"),
         Parameter("size", 64, "object size", "bytes", 8),
         Parameter("cache", "dentry", "name of the cache"),

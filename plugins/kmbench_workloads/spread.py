@@ -7,7 +7,7 @@ per-memcg caches need N * sum_i ceil(k_i/n), k_i being the objects a group alloc
 from kmbench.core.events import ALLOC, FREE, GFP_KERNEL_ACCOUNT, SLAB_ACCOUNT, SLAB_RECLAIM_ACCOUNT
 from kmbench.core.geometry import kmalloc_caches, make_cache
 from kmbench.core.rng import below, seed_stream
-from kmbench.core.setup import GroupSpec, Machine, Setup
+from kmbench.core.setup import MOST_GROUPS, GroupSpec, Machine, Setup
 from kmbench.core.tables import table
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload, generated
@@ -85,7 +85,7 @@ spread = Workload(
     source="the closed forms of slab counts for shared and per-memcg caches",
     open=open_spread,
     parameters=(
-        Parameter("groups", 100, "groups", "groups", 1),
+        Parameter("groups", 100, "groups", "groups", 1, maximum=MOST_GROUPS),
         Parameter("objects", 5, "objects a group holds", "objects", 1),
         Parameter("cpus_used", 1, "CPUs over which a group's objects are spread", "cpus", 1),
         Parameter("freed", 0.0, "share of all objects that is freed at the end", "", 0),

@@ -5,7 +5,7 @@ the request.  A file's inode and dentry are charged to the group that brings the
 them later.
 """
 
-from kmbench.core.setup import GroupSpec
+from kmbench.core.setup import MOST_GROUPS, GroupSpec
 from kmbench.parameters import Parameter
 from kmbench.workload import Host, OpenWorkload, Workload
 from kmbench_workloads.scripts import (
@@ -52,7 +52,7 @@ webserver_fleet = Workload(
     source="web servers on a shared file system; mix of 6.18",
     open=open_webserver_fleet,
     parameters=(
-        Parameter("groups", 50, "groups", "groups", 1),
+        Parameter("groups", 50, "groups", "groups", 1, maximum=MOST_GROUPS),
         Parameter("workers", 2, "workers of each", "tasks", 1),
         Parameter("requests", 500, "requests of a worker", "", 1),
         Parameter("files", 20_000, "files there are", "files", 1),
