@@ -306,3 +306,19 @@ def test_tables_of_other_names_are_not_taken_for_one_another():
     low["n"], high["n"] = 1, 2
     assert low_of(tables_class(("low", "high"))(low, high)) == 1
     assert low_of(tables_class(("high", "low"))(high, low)) == 1
+
+
+@needs_jit
+def test_types_do_not_depend_on_which_of_equal_dtypes_came_first():
+    """numpy takes an aligned dtype and one that is not for equal where their fields lie alike."""
+    from numba import typeof
+
+    from kmbench.core.tables import tables_class
+
+    fields = [("a_field_of_this_test", "i8")]
+    made = tables_class(("low",))
+    aligned, packed = (
+        typeof(made(np.zeros(1, np.dtype(fields, align=align)))) for align in (True, False)
+    )
+    assert np.dtype(fields, align=True) == np.dtype(fields)
+    assert repr(aligned.kinds) != repr(packed.kinds) and aligned != packed
