@@ -170,7 +170,11 @@ def _memcg(S, P, row) -> dict:
         **{
             name: int(g[name])
             for name in (
-                "true_slab", "true_pages", "billed_slab", "nr_charged_bytes", "objects",
+                "true_slab",
+                "true_pages",
+                "billed_slab",
+                "nr_charged_bytes",
+                "objects",
             )  # fmt: skip
         },
     }
@@ -209,9 +213,7 @@ def observe_reclaim(simulation) -> dict:
         "lists": {
             divmod(row, lists): _list(S, row) for row in range(len(S.lru)) if S.lru[row]["nr"]
         },
-        "pools": {
-            divmod(row, 3): int(p["nr"]) for row, p in enumerate(S.pool) if p["nr"]
-        },
+        "pools": {divmod(row, 3): int(p["nr"]) for row, p in enumerate(S.pool) if p["nr"]},
         "swapped": {row: int(u["swapped"]) for row, u in enumerate(S.user) if u["swapped"]},
         "deferred": {row: int(o["deferred"]) for row, o in enumerate(S.owner) if o["deferred"]},
         "stat": {

@@ -177,9 +177,7 @@ def test_workloads_shrinkers_and_executors_conform(capsys, monkeypatch):
     assert main(["plugins", "check", *names, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     kinds = {row["name"]: row["kind"] for row in found}
-    assert kinds == dict(
-        zip(names, ("workload", "shrinker", "executor", "workload"), strict=True)
-    )
+    assert kinds == dict(zip(names, ("workload", "shrinker", "executor", "workload"), strict=True))
     assert {row["name"] for row in found if not row["declared"]} == {"replay"}
     told = [row["message"] for row in found if row["name"] == "replay"]
     assert all("path: expected a trace file" in message for message in told)

@@ -26,6 +26,7 @@ from kmbench.trace.format import open_trace
 
 RECORDED = Path(__file__).parent.parent / "workloads" / "recorded"
 
+
 @pytest.mark.parametrize("size", ORDERS)
 def test_slab_orders(size):
     found = [slab_order(size, cpus) for cpus in CPUS]
@@ -154,7 +155,7 @@ def test_bytes_billed_per_operation_as_measured_on_6_18(what, sizes, bytes_per_o
 
 
 def counters(sim, which):
-    rows = sim.S.counter[which :: 2]
+    rows = sim.S.counter[which::2]
     return [tuple(int(row[n]) for n in ("usage", "watermark", "failcnt")) for row in rows[2:4]]
 
 

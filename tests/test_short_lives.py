@@ -30,9 +30,7 @@ def runs(tmp_path_factory):
 
 def left(row):
     """Bytes that removed groups' tasks left, by who is billed."""
-    return {
-        heir: row[f"left_to_{heir}_bytes"] for heir in ("zombies", "parent", "root", "nobody")
-    }
+    return {heir: row[f"left_to_{heir}_bytes"] for heir in ("zombies", "parent", "root", "nobody")}
 
 
 def test_everything_left_is_left_to_somebody(runs):

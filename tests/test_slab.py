@@ -40,9 +40,7 @@ SECOND = 10**9
 # -- geometry ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("size", "reclaim", "align", "objects", "order", "outside"), SLAB_LAYOUTS
-)
+@pytest.mark.parametrize(("size", "reclaim", "align", "objects", "order", "outside"), SLAB_LAYOUTS)
 def test_layouts(size, reclaim, align, objects, order, outside):
     ours = slab_layout(size, align, ev.SLAB_RECLAIM_ACCOUNT if reclaim else 0)
     theirs = reference.layout(size, align, reclaim)

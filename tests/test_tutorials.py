@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("material")
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "s")]

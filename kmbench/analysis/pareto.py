@@ -41,9 +41,7 @@ def on_front(frame: pl.DataFrame, metrics: Sequence[Metric]) -> pl.Series:
     return pl.Series("front", front, dtype=pl.Boolean)
 
 
-def points(
-    comparison: pl.DataFrame, by: Sequence[str], axes: Sequence[str] = AXES
-) -> pl.DataFrame:
+def points(comparison: pl.DataFrame, by: Sequence[str], axes: Sequence[str] = AXES) -> pl.DataFrame:
     """A row per strategy: its value on each of ``axes``, and ``front``.
 
     ``comparison`` is the frame of :func:`kmbench.analysis.compare.compare` over at least these

@@ -20,8 +20,9 @@ __all__ = ["Outcome", "sensitivity", "sensitivity_grid"]
 
 RULES: dict[str, Scales] = {
     "scaled: what the figure consists of": consists_of,
-    "scaled: what makes up 5 % of it":
-        lambda counted, entry, profile: consists_of(counted, entry, profile, 0.05),
+    "scaled: what makes up 5 % of it": lambda counted, entry, profile: consists_of(
+        counted, entry, profile, 0.05
+    ),
     "scaled: every cost": lambda counted, entry, profile: list(COSTS),
     "scaled: all but calls": lambda counted, entry, profile: [
         name for name in consists_of(counted, entry, profile) if name != "call"

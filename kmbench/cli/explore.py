@@ -11,26 +11,57 @@ from kmbench.cli.output import emit, json_option
 
 @click.command("explore")
 @click.argument("scenarios", nargs=-1, required=True)
-@click.option("--search", "how", type=click.Choice(["all", "random", "nsga2"]), default="all",
-              show_default=True, help="Which compositions to try.")
-@click.option("--trials", type=click.IntRange(1), default=200, show_default=True,
-              help="Compositions to try at random, or trials of the search.")
+@click.option(
+    "--search",
+    "how",
+    type=click.Choice(["all", "random", "nsga2"]),
+    default="all",
+    show_default=True,
+    help="Which compositions to try.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Compositions to try at random, or trials of the search.",
+)
 @click.option("-c", "--composition", "names", multiple=True, help="Kind [default: all].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key.")
-@click.option("--seeds", type=click.IntRange(1, 1000), default=1, show_default=True,
-              help="Runs with other seeds.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Runs with other seeds.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice or the search.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results/explore"),
-              show_default=True, help="Folder of the results.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/explore"),
+    show_default=True,
+    help="Folder of the results.",
+)
 @click.option("--executor", default="processes", show_default=True, help="As of `kmbench sweep`.")
 @click.option("-w", "--workers", type=click.IntRange(0), default=0, help="Workers.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
-@click.option("--rows", type=click.IntRange(1), default=20, show_default=True,
-              help="Rows of the front to show.")
-@click.option("--hardware", metavar="NAME",
-              help="Price operations in ns by this profile, and judge by that.")
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE.svg",
-              help="Also draw all designs, those on the front and those that were built.")
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Rows of the front to show.",
+)
+@click.option(
+    "--hardware", metavar="NAME", help="Price operations in ns by this profile, and judge by that."
+)
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path),
+    metavar="FILE.svg",
+    help="Also draw all designs, those on the front and those that were built.",
+)
 @json_option
 @click.pass_context
 def command(

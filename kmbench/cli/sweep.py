@@ -33,23 +33,56 @@ def progress_bar(total: int) -> Iterator:
 
 @click.command("sweep")
 @click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
-@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
-              help="Folder of the results.")
-@click.option("--executor", "name", default="processes", show_default=True,
-              help="Where to run: serial, processes, dask, or a plugin's.")
-@click.option("-w", "--workers", type=click.IntRange(0, 10_000), default=0,
-              help="Workers [default: the cores there are].")
-@click.option("--scheduler", default="", metavar="ADDRESS",
-              help="A cluster that runs already, as tcp://host:8786.")
-@click.option("--stream", is_flag=True,
-              help="Send results back, for workers that do not share the folder.")
-@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS",
-              help="Most that one run may take; 0: no limit [default: 3600 in other processes].")
-@click.option("--retries", type=click.IntRange(0, 100), default=1, show_default=True,
-              help="More tries, with the same seed, after a crash, a timeout or an error.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DIR,
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option(
+    "--executor",
+    "name",
+    default="processes",
+    show_default=True,
+    help="Where to run: serial, processes, dask, or a plugin's.",
+)
+@click.option(
+    "-w",
+    "--workers",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    help="Workers [default: the cores there are].",
+)
+@click.option(
+    "--scheduler",
+    default="",
+    metavar="ADDRESS",
+    help="A cluster that runs already, as tcp://host:8786.",
+)
+@click.option(
+    "--stream", is_flag=True, help="Send results back, for workers that do not share the folder."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Most that one run may take; 0: no limit [default: 3600 in other processes].",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=1,
+    show_default=True,
+    help="More tries, with the same seed, after a crash, a timeout or an error.",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first run that fails.")
-@click.option("--changed-code", "changed", type=click.Choice(["keep", "rerun"]),
-              help="Go on although code or versions changed since the sweep began.")
+@click.option(
+    "--changed-code",
+    "changed",
+    type=click.Choice(["keep", "rerun"]),
+    help="Go on although code or versions changed since the sweep began.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be run.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @json_option

@@ -84,7 +84,13 @@ def fill(
 
 
 def choose_order(
-    rules: Rules, size: int, align: int, flags: int, page_size: int, memory_pages: int, place: int,
+    rules: Rules,
+    size: int,
+    align: int,
+    flags: int,
+    page_size: int,
+    memory_pages: int,
+    place: int,
     object_size: int,
 ) -> tuple[int, int, int] | None:
     """(objects, order, bytes left over), or None if no slab can be (calculate_slab_order)."""
@@ -133,9 +139,7 @@ def slab_layout(
     index = index_bytes(rules, page_size)
 
     def chosen(place):
-        return choose_order(
-            rules, size, align, flags, page_size, memory_pages, place, object_size
-        )
+        return choose_order(rules, size, align, flags, page_size, memory_pages, place, object_size)
 
     if rules.in_object:
         found, place = chosen(IN_OBJECT) if written_free else None, IN_OBJECT

@@ -165,9 +165,7 @@ class Engine(NamedTuple):
     dispatcher: object
     folder: Path  # of what was compiled, and of marks for which tables hooks were checked
 
-    def compile_for(
-        self, *args, apart: Callable[[], None] | None = None
-    ) -> tuple[float, bool]:
+    def compile_for(self, *args, apart: Callable[[], None] | None = None) -> tuple[float, bool]:
         """Compile or load from the cache for these arguments: seconds taken, and whether cached.
 
         `apart` has another process compile what is not on disk, and waits for it.  Raises

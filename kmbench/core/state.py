@@ -154,9 +154,7 @@ LINE = (
 )
 
 # Row cache * nr_nodes + node.  The line is that of the list_lock.
-NODE_CACHE = np.dtype(
-    [("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), *LINE], align=True
-)
+NODE_CACHE = np.dtype([("head", "i4"), ("tail", "i4"), ("nr_partial", "i4"), *LINE], align=True)
 
 CACHE = np.dtype(
     [

@@ -112,8 +112,15 @@ def watermarks(setup: Setup, min_pages: int) -> tuple[int, int, int]:
 
 
 def reclaim_state(
-    S: State, setup: Setup, accounting: Accounting, reclaim: Reclaim, shrinker, hooks: dict,
-    P: tuple, Q: tuple, U: tuple,
+    S: State,
+    setup: Setup,
+    accounting: Accounting,
+    reclaim: Reclaim,
+    shrinker,
+    hooks: dict,
+    P: tuple,
+    Q: tuple,
+    U: tuple,
 ) -> tuple:
     """The state of a run with reclaim: that of `S`, the tables of strategy, shrinker and listener,
     and as ``R`` all their hooks.

@@ -88,9 +88,7 @@ def check_plugins(
     files, names, checks = [str(file) for file in files], list(names), list(checks)
     plugins = _loaded(files)
     known = {kind: sorted(registered(plugins, kind)) for kind in KINDS}
-    wanted = {
-        kind: [name for name in known[kind] if not names or name in names] for kind in KINDS
-    }
+    wanted = {kind: [name for name in known[kind] if not names or name in names] for kind in KINDS}
     everywhere = [name for found in known.values() for name in found]
     for name in names:
         if name not in everywhere:

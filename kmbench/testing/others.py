@@ -1,6 +1,6 @@
 """Checks of workloads, shrinkers and executors, in a process of its own, which prints what it saw.
 
-    python -m kmbench.testing.others workload|shrinker|executor NAME [--settings JSON] [-p FILE]...
+python -m kmbench.testing.others workload|shrinker|executor NAME [--settings JSON] [-p FILE]...
 """
 
 from __future__ import annotations

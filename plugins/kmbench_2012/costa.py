@@ -257,9 +257,7 @@ costa_2012 = Strategy(
     parameters=(
         Parameter("caches", DEFAULT_CACHES, "registered caches"),
         Parameter("independent", True, "charge kmem, not the memory counter"),
-        Parameter(
-            "object_growth", 0, "added to objects of registered caches; posted: 24", "B", 0
-        ),
+        Parameter("object_growth", 0, "added to objects of registered caches; posted: 24", "B", 0),
         Parameter("reclaim", False, "a full group is reclaimed from (promised for v2), not failed"),
     ),
     accounting=lambda p: Accounting(

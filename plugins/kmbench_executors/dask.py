@@ -28,7 +28,9 @@ def open_dask(place: Place) -> Iterator[Pool]:
             "executor dask: dask.distributed is not installed: pip install 'kmbench[dask]'"
         ) from None
     if place.scheduler and not re.match(r"\w+://.", place.scheduler):
-        raise UsageProblem(f"--scheduler {place.scheduler}: expected an address like tcp://host:8786")
+        raise UsageProblem(
+            f"--scheduler {place.scheduler}: expected an address like tcp://host:8786"
+        )
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     cluster = None
     if not place.scheduler:

@@ -56,8 +56,13 @@ def gather(results: Results, baseline: str = "none") -> Content:
     if baseline not in good["strategy"]:
         baseline = sorted(good["strategy"].unique())[0]
     comparison = compare(results, baseline=baseline, metrics=list(METRICS))
-    contexts = good.select(CONTEXT).unique(maintain_order=True).sort(
-        CONTEXT, descending=[name == "allocator" for name in CONTEXT]  # today's allocator first
+    contexts = (
+        good.select(CONTEXT)
+        .unique(maintain_order=True)
+        .sort(
+            CONTEXT,
+            descending=[name == "allocator" for name in CONTEXT],  # today's allocator first
+        )
     )
     contexts = contexts.with_row_index("context").with_columns(pl.col("context").cast(pl.Int64))
     shown = _representatives(good, contexts)
@@ -100,9 +105,7 @@ def _representatives(good: pl.DataFrame, contexts: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def _described(
-    contexts: pl.DataFrame, comparison: Comparison, shown: pl.DataFrame
-) -> pl.DataFrame:
+def _described(contexts: pl.DataFrame, comparison: Comparison, shown: pl.DataFrame) -> pl.DataFrame:
     """``contexts`` with words for people."""
     told = [name for name in CONTEXT if name == "scenario" or contexts[name].n_unique() > 1]
     text = [
@@ -292,9 +295,7 @@ def _scaling(good: pl.DataFrame) -> pl.DataFrame:
     empty = scaling.curves(good.head(0), "cpus").with_columns(parameter=pl.lit(""))
     found = pl.concat([empty, *parts])
     text = pl.concat_str(["scenario", "allocator", "era"], separator=", ", ignore_nulls=True)
-    return found.select(
-        "parameter", "strategy", "x", "metric", "value", "runs", scenario=text
-    )
+    return found.select("parameter", "strategy", "x", "metric", "value", "runs", scenario=text)
 
 
 def _runs(runs: pl.DataFrame) -> pl.DataFrame:
