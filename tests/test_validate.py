@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kmbench import load_plugins
+from kmbench import load_plugins, run
 from kmbench.analysis.fidelity import verdict_table
 from kmbench.analysis.picture import Curve, number, svg_charts, text_chart
 from kmbench.cli import app
@@ -298,6 +298,14 @@ def test_what_if_replays_every_strategy(plugins):
     assert costa.slab_bytes.mean() > none.slab_bytes.mean()
     assert np.array_equal(none.true_bytes, costa.true_bytes)
     assert ours.charged_bytes.mean() > 0
+
+
+def test_what_if_charges_groups_with_what_a_run_does(plugins, tmp_path):
+    (ours,) = what_if(trace("churn"), ["linux-6.18"], plugins=plugins)
+    results = run(RECORDED / "churn.toml", ["linux-6.18"], out=tmp_path, plugins=plugins)
+    metrics = results.runs.collect().row(0, named=True)
+    assert ours.charged_bytes.mean() == pytest.approx(metrics["kmem_charged_mean"], rel=1e-12)
+    assert ours.true_bytes.mean() == pytest.approx(metrics["true_mean"], rel=1e-12)
 
 
 def test_what_if_command(kmbench, tmp_path):

@@ -107,7 +107,8 @@ def table(found: list[Alternative]) -> str:
     title = "What the recorded host would have used under each design"
     notes = (
         f"excess: mean slabs above {base}",
-        "charged, used: what groups were billed for and what they really had, mean",
+        "charged, used: metrics A0 and A0.true, what groups are billed for and really have, mean; "
+        "what removed groups left to the root is no group's",
         "copies: caches of their own that groups got; where there are none, all share one set",
     )
     return as_text(Grid(title, columns, rows, notes=notes))

@@ -26,7 +26,7 @@ class Alternative(NamedTuple):
     allocator: str
     t: np.ndarray  # ns
     slab_bytes: np.ndarray  # pages of all slabs, times the page size
-    charged_bytes: np.ndarray  # kmem of the root's counter: all groups
+    charged_bytes: np.ndarray  # kmem of the groups right below the root: metric A0 is its mean
     true_bytes: np.ndarray  # slots of live objects and pages that groups really allocated
     metadata_bytes: np.ndarray
     copies: int  # per-group copies of caches that were made
@@ -52,11 +52,11 @@ def _measure(simulation: Simulation, strategy: str) -> Alternative:
     total = dict(zip(TOTAL_COLUMNS, totals, strict=True))
     page, k = simulation.setup.machine.page_size, simulation.S.k[0]
     samples = len(total["t"])
-    root = t["memcg"] == ROOT
-    charged = np.zeros(samples, np.int64)
-    charged[t["sample"][root]] = t["kmem_usage"][root]
+    groups = t["memcg"] > ROOT
+    below_root = groups & (t["parent"] <= ROOT)
+    charged = np.bincount(t["sample"][below_root], t["kmem_usage"][below_root], minlength=samples)
     used = np.bincount(
-        t["sample"][~root], (t["true_slab"] + t["true_pages"])[~root], minlength=samples
+        t["sample"][groups], (t["true_slab"] + t["true_pages"])[groups], minlength=samples
     )
     setup = simulation.setup
     return Alternative(
