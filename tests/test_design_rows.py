@@ -450,14 +450,14 @@ ALLOC = per_design(
     ubc_2006="br 3, ptr 2, irq 1, spin 1, call 2", tcp_memcontrol="br 3, ptr 2, atom 1, call 1",
     linux_3__8="br 4, ptr 4, rcu 1, call 1",
     linux_5__9="br 15, ptr 8, pcpu 6, rcu 5, irq 2, call 4",
-    linux_6__18="br 22, ptr 9, pcpu 5, rcu 5, call 8",  # a dentry, of which an LRU is looked up
+    linux_6__18="br 22, ptr 9, pcpu 5, rcu 5, call 7",  # a dentry, of which an LRU is looked up
     others="br 3, ptr 3, pcpu 2, rcu 1, call 2",
 )  # fmt: skip
 FREE = per_design(
     costa_2012="0", souhlal_2012_v1="br 1, ptr 1, atom 2", souhlal_2012_v2="br 1, ptr 1, atom 2",
     ubc_2006=ALLOC["ubc-2006"], tcp_memcontrol=ALLOC["tcp-memcontrol"],
-    linux_5__9="br 9, ptr 6, pcpu 4, rcu 2, irq 2, call 4",
-    linux_6__18="br 9, ptr 4, pcpu 3, rcu 1, call 3",
+    linux_5__9="br 9, ptr 5, pcpu 4, rcu 2, irq 2, call 4",
+    linux_6__18="br 9, ptr 3, pcpu 3, rcu 1, call 3",
     others="br 1, ptr 1",
 )  # fmt: skip
 

@@ -73,7 +73,7 @@ PATHS = (
     Path("counter_charge_locked", "charge", Ops(br=1, ptr=1, spin=1, call=3)),
     Path("counter_charge_atomic", "charge", Ops(br=1, ptr=1, atom=1)),
     Path("counter_uncharge_locked", "charge", Ops(br=1, ptr=1, spin=1, call=3)),
-    Path("counter_uncharge_atomic", "charge", Ops(br=1, ptr=1, atom=1, call=1)),
+    Path("counter_uncharge_atomic", "charge", Ops(br=1, ptr=1, atom=1)),
     Path("counter_fail", "charge", Ops(br=1, atom=1)),
     # mm/memcontrol.c:consume_stock, refill_stock, drain_stock
     Path("stock_hit", "charge", Ops(br=2, ptr=1, pcpu=1, irq=1, call=1)),

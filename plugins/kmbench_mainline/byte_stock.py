@@ -72,8 +72,8 @@ SEVERAL_TABLE = table(1, slots="i4", stride="i4")
 
 (
     STOCK_HIT, STOCK_MISS, BYTES_BACK, STOCK_DRAIN, PAGES_BACK, KMEM_LEVEL, VMSTAT, OBJCG_ROOT,
-    PAGE_CHARGED, PAGE_BACK, LIST_LRU, FREE_TEST,
-) = range(PLUGIN_PATH, PLUGIN_PATH + 12)  # fmt: skip
+    PAGE_CHARGED, PAGE_BACK, LIST_LRU, FREE_TEST, NO_OWNER,
+) = range(PLUGIN_PATH, PLUGIN_PATH + 13)  # fmt: skip
 PATHS = (  # what most cost depends on the era: kmbench_mainline.objcg_ops
     Path("byte_stock_hit", "charge", Ops()),
     Path("byte_stock_miss", "charge", Ops()),
@@ -88,6 +88,7 @@ PATHS = (  # what most cost depends on the era: kmbench_mainline.objcg_ops
     Path("list_lru_found", "charge", Ops()),
     # mm/slab.h:memcg_slab_free_hook: the slab of an object that nobody pays for has no vector
     Path("free_test", "free", Ops(br=1, ptr=1)),
+    Path("objcg_none", "charge", Ops()),
 )
 
 

@@ -44,6 +44,7 @@ from kmbench_mainline.byte_stock import (
     FREE_TEST,
     LIST_LRU,
     MAX_SLOTS,
+    NO_OWNER,
     OBJCG_ROOT,
     PAGE_BACK,
     PAGE_CHARGED,
@@ -163,7 +164,8 @@ def obj_free(S, P, cpu, cache, billed, slab):
             acct = -nr
         uncharge_bytes(S, P, cpu, billed, nr, S.slab[slab].node, c.slab_flags, acct)
     else:
-        S.path[FREE_TEST].count += P.mode[0].on
+        path = NO_OWNER if S.slab[slab].vector else FREE_TEST
+        S.path[path].count += P.mode[0].on
 
 
 def page_alloc(S, P, cpu, memcg, kind, order, gfp, billed):

@@ -3,8 +3,9 @@
 Counted by hand in the sources, one structure that is visited = one operation: a pointer that leads
 to the next structure is a dependent load, whatever is this CPU's own a per-CPU operation (a percpu
 reference counts as one, with its RCU section), and repeated visits within one call are free.  Calls
-are those of functions that Linux 6.18.44, compiled by gcc, has in /proc/kallsyms (of 5.9: that are
-not static with one caller); what the others do is inlined.
+are those that the compiled Linux 6.18.44 makes (read in its text: a function in /proc/kallsyms may
+be inlined in one that calls it, and one that is jumped to returns once for both); of 5.9: of
+functions that are not static with one caller.
 
 Eras differ in six things.  ``task_objcg`` (6.7, Roman Gushchin, "mm: improve performance of
 accounted kernel memory allocations", October 2023): the task knows its obj_cgroup, instead of a
@@ -26,6 +27,7 @@ def added(*parts: Ops) -> Ops:
 REFERENCE = Ops(br=1, pcpu=1, rcu=1)  # percpu_ref_get or _put through a pointer known already
 NEW_REFERENCE = Ops(br=1, ptr=1, pcpu=1, rcu=1)  # the reference has to be found first
 VECTOR = Ops(br=2, ptr=2)  # virt_to_slab, slab_obj_exts
+OWNER = Ops(br=2, ptr=1)  # the same of a slab that kfree found already: the object's place in it
 # get_mem_cgroup_from_objcg: a section and css_tryget's within; css_put
 CHARGED_GROUP = Ops(br=3, ptr=2, pcpu=2, rcu=3)
 # mod_memcg_state (memcg_stats_index, the preempt count, this CPU's counter), memcg_rstat_updated up
@@ -45,8 +47,8 @@ def object_ops(
     hooks_inline: bool,
 ) -> dict[str, Ops]:
     """Operations of the paths of an era, by path name."""
-    if task_objcg:  # current_obj_cgroup, obj_cgroup_get_many
-        found = Ops(br=5, ptr=1, call=1)
+    if task_objcg:  # current_obj_cgroup, later inlined in the hook; obj_cgroup_get_many
+        found = Ops(br=5, ptr=1, call=int(hooks_inline))
         owner = added(found, NEW_REFERENCE)
         root = found
     else:  # memcg_kmem_bypass, get_obj_cgroup_from_current; a reference more, and this one dropped
@@ -55,33 +57,36 @@ def object_ops(
     hook = Ops(call=int(not hooks_inline))  # __memcg_slab_post_alloc_hook, __memcg_slab_free_hook
     stock = Ops(br=2, pcpu=1, irq=1) if stock_irq else Ops(br=2, pcpu=2)
     batch = Ops(br=3, call=1) if vmstat_batch else Ops()  # __account_obj_stock, mod_objcg_state
-    # memcg1_account_kmem and the counter's function
-    counter = Ops(br=1, call=int(kmem_stat) + int(not cgroup_v2))
+    # memcg1_account_kmem, which jumps to page_counter_charge or _uncharge; the counter's function
+    counter = Ops(br=1, call=1 if not hooks_inline else int(kmem_stat) + int(not cgroup_v2))
     statistic = added(counter, KMEM_STAT if kmem_stat else Ops(ptr=1))
     hit = added(hook, owner, stock, VECTOR, batch, Ops(call=1))  # obj_cgroup_charge(_account)
     slots = Ops(br=2, ptr=1, pcpu=1, irq=1) if stock_irq else Ops(br=4, ptr=1, pcpu=2)
     vmstat = Ops(br=3, ptr=2, pcpu=2, rcu=1, irq=int(stock_irq), call=2)
-    pages_back = added(CHARGED_GROUP, Ops(call=1))  # obj_cgroup_uncharge_pages
     return {
         "byte_stock_hit": hit,
         # obj_cgroup_charge_pages, refill_obj_stock
         "byte_stock_miss": added(hit, CHARGED_GROUP, stock, Ops(br=3, call=2)),
         # refill_obj_stock, and obj_cgroup_uncharge where the hook is inline
         "byte_stock_back": added(
-            hook, VECTOR, Ops(br=1, ptr=1, call=1 + hooks_inline), stock, batch, NEW_REFERENCE
+            hook, OWNER, Ops(br=1, ptr=1, call=1 + hooks_inline), stock, batch, NEW_REFERENCE
         ),
         # nr_charged_bytes of the old and the new obj_cgroup, and a reference of each
         "byte_stock_drain": added(
             Ops(br=3, ptr=1, rcu=1, atom=2, call=1), NEW_REFERENCE, REFERENCE
         ),
-        "byte_stock_pages_back": pages_back,
-        # __memcg_kmem_charge_page, obj_cgroup_charge_pages; __memcg_kmem_uncharge_page
+        # obj_cgroup_uncharge_pages, which 6.18's refill_obj_stock jumps to
+        "byte_stock_pages_back": added(CHARGED_GROUP, Ops(call=int(hooks_inline))),
+        # __memcg_kmem_charge_page, obj_cgroup_charge_pages; __memcg_kmem_uncharge_page,
+        # obj_cgroup_uncharge_pages
         "objcg_page_charged": added(owner, CHARGED_GROUP, Ops(br=1, ptr=1, call=2)),
-        "objcg_page_back": added(pages_back, NEW_REFERENCE, Ops(br=1, call=1)),
+        "objcg_page_back": added(CHARGED_GROUP, NEW_REFERENCE, Ops(br=1, call=2)),
         "kmem_statistic": statistic,
         # mod_memcg_lruvec_state: this CPU's counters of the group and of its lruvec
         "vmstat_update": added(vmstat, Ops(br=2, ptr=1, pcpu=2) if kmem_stat else Ops()),
         "objcg_of_root": added(hook, root),
+        # memcg_slab_free_hook: the slab has a vector, the object no owner in it
+        "objcg_none": added(hook, OWNER),
         # Muchun Song, "mm: introduce kmem_cache_alloc_lru", 5.18
         "list_lru_found": added(CHARGED_GROUP, LIST_LRU) if task_objcg else Ops(),
         # mm/memcontrol.c:try_charge with consume_stock, page_counter_try_charge; refill_stock
