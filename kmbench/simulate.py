@@ -109,9 +109,7 @@ class Simulation:
         self.look_ahead = (
             setup.nr_objects >= LOOK_AHEAD_OBJECTS if look_ahead is None else look_ahead
         )
-        self.engine: Engine = specialise(
-            engine, hooks, self.S.R if memory else None
-        )
+        self.engine: Engine = specialise(engine, hooks, self.S.R if memory else None)
         self._rows = {
             "timeline": _Rows(len(TIMELINE_COLUMNS), "nr_timeline", "nr_groups"),
             "caches": _Rows(len(CACHE_COLUMNS), "nr_cache_rows", "nr_caches"),

@@ -118,8 +118,10 @@ def test_batches_equal_the_plain_model(rows):
     items = [(t * 64 + 2 * n, cpu, t * 64 + 2 * n + wait * 64 + 1 if again else NEVER)
              for n, (t, cpu, wait, again) in enumerate(rows)]  # fmt: skip
     sizes = {"wait": 5000, "full": 4, "jiffy": 200, "grace": 900}
-    t, cpu, again = (np.array(part, np.int64) for part in zip(*items, strict=True)) if items else (
-        [np.zeros(0, np.int64)] * 3
+    t, cpu, again = (
+        (np.array(part, np.int64) for part in zip(*items, strict=True))
+        if items
+        else ([np.zeros(0, np.int64)] * 3)
     )
     names = [(now, n) for n, now in enumerate(t)]
     names += [(now, -1 - n) for n, now in enumerate(again) if now < NEVER]

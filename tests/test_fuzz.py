@@ -37,9 +37,7 @@ def test_damaged_files_are_answered_or_refused_in_one_line(tmp_path, kind):
         assert "answered" in verdicts
 
 
-@pytest.mark.parametrize(
-    ("kind", "number"), [("trace", 3069), ("trace", 7370), ("results", 3287)]
-)
+@pytest.mark.parametrize(("kind", "number"), [("trace", 3069), ("trace", 7370), ("results", 3287)])
 def test_inputs_that_a_reader_once_broke_on(tmp_path, kind, number):
     with suppress(KmbenchError):
         FUZZ.KINDS[kind](tmp_path).feed(number)

@@ -90,12 +90,25 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
-@click.option("--watch", is_flag=True,
-              help="Show caches and groups while it runs, as slabtop does (on a terminal).")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Show caches and groups while it runs, as slabtop does (on a terminal).",
+)
 @json_option
 @click.pass_context
 def command(
-    ctx, scenarios, strategies, allocators, hardware, settings, seeds, jobs, out, files, watch,
+    ctx,
+    scenarios,
+    strategies,
+    allocators,
+    hardware,
+    settings,
+    seeds,
+    jobs,
+    out,
+    files,
+    watch,
     as_json,
 ) -> None:
     """Run strategies over SCENARIOS (TOML files or folders), paired on the same events.

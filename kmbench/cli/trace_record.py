@@ -119,20 +119,48 @@ def _emit_json(document: dict) -> None:
 
 @click.command("record")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-@click.option("-g", "--group", "groups", multiple=True, metavar="NAME=CMD",
-              help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH",
-              help="Folder of the capture, or file of the raw recording "
-              "[default: capture, capture.kmraw.npz].")
-@click.option("--raw", is_flag=True,
-              help="Keep the raw recording, for `kmbench trace assemble` on any machine: nothing "
-              "is compiled on this one.")
-@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS",
-              help="End commands and recording after this time [default: when they end].")
-@click.option("--interval", type=click.FloatRange(0.01, 60), default=0.1, show_default=True,
-              metavar="SECONDS", help="Time between two snapshots.")
-@click.option("--buffer", type=click.IntRange(1, 65_536), metavar="MIB",
-              help="Trace buffer of each CPU [default: 256, less where memory is short].")
+@click.option(
+    "-g",
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="NAME=CMD",
+    help="Run the shell command CMD in the memory cgroup kmb_NAME (repeatable).",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder of the capture, or file of the raw recording "
+    "[default: capture, capture.kmraw.npz].",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Keep the raw recording, for `kmbench trace assemble` on any machine: nothing "
+    "is compiled on this one.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="End commands and recording after this time [default: when they end].",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.01, 60),
+    default=0.1,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two snapshots.",
+)
+@click.option(
+    "--buffer",
+    type=click.IntRange(1, 65_536),
+    metavar="MIB",
+    help="Trace buffer of each CPU [default: 256, less where memory is short].",
+)
 @click.option("--what", default="", help="One line on what is recorded.")
 @click.option("-n", "--dry-run", is_flag=True,
               help="Say what would be done, and whether this machine can.")  # fmt: skip

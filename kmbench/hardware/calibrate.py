@@ -40,9 +40,7 @@ Sample = tuple[float, float, float]  # median, first and third quartile, ns
 Tell = Callable[[str, Cost], None]
 
 
-def calibrate(
-    name: str = "", quick: bool = False, tell: Tell = lambda name, cost: None
-) -> Profile:
+def calibrate(name: str = "", quick: bool = False, tell: Tell = lambda name, cost: None) -> Profile:
     """The profile of this machine; `quick` measures less, for a profile of the right form.
 
     `tell` is called with every cost as it is found.  Raises UsageProblem where compiled code cannot
@@ -207,15 +205,21 @@ def _own_costs(bench: _Bench) -> Iterator[tuple[str, Cost]]:
     yield "rcu", _rcu_cost(bench(probes.sections, words), call)
     atom = _cost(bench(probes.atomics, words), "measured: atomic add, uncontended")
     yield "atom", atom
-    yield "spin", _cost(
-        bench(probes.locks, np.zeros(2 * LINE, np.int64)),
-        "measured: an atomic compare and exchange, a release, a count",
+    yield (
+        "spin",
+        _cost(
+            bench(probes.locks, np.zeros(2 * LINE, np.int64)),
+            "measured: an atomic compare and exchange, a release, a count",
+        ),
     )
     if probes.X86:
-        yield "irq", _cost(
-            bench(probes.flags, words),
-            "measured: flags saved and restored; turning interrupts off takes the kernel and is "
-            "not in it",
+        yield (
+            "irq",
+            _cost(
+                bench(probes.flags, words),
+                "measured: flags saved and restored; turning interrupts off takes the kernel and "
+                "is not in it",
+            ),
         )
     else:
         yield "irq", Cost(atom.ns, "assumed: as an atomic operation; not measurable")
@@ -261,8 +265,9 @@ def _loads(bench: _Bench, quick: bool) -> Iterator[tuple[str, Cost]]:
         following[order] = np.roll(order, -1)
         beyond = "" if level != "ptr_memory" or size > caches[3] else ", within the last level"
         sample = bench(probes.chase, following, nr=max(bench.nr, min(lines, 2_000_000)))
-        yield level, _cost(
-            sample, f"measured: pointer chase over {size >> 10} KiB in random order{beyond}"
+        yield (
+            level,
+            _cost(sample, f"measured: pointer chase over {size >> 10} KiB in random order{beyond}"),
         )
 
 

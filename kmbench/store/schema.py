@@ -87,7 +87,9 @@ _RUNS = (
     Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
     Field("busy", INT, "count", "CPUs that they keep busy in all", optional=True),
     Field(
-        "lines", TEXT, "json",
+        "lines",
+        TEXT,
+        "json",
         "shared lines that moved, those with most turns first; of each, per allocation: moves "
         "within a node, moves between nodes, and turns (every write, and every read times the "
         "share of writes in all its uses); then the share of CPUs that use it.  The last one may "

@@ -80,7 +80,9 @@ def check_events(
         (op == ev.LIMIT_WRITE, 0, 1, "a counter, 0 or 1"),
         (op == ev.ACCESS, 1, bounds.caches, f"a cache row, 1 to {bounds.caches}"),
         (
-            (op == ev.USER_ALLOC) | (op == ev.USER_FREE), 0, len(ev.USER_KINDS) - 1,
+            (op == ev.USER_ALLOC) | (op == ev.USER_FREE),
+            0,
+            len(ev.USER_KINDS) - 1,
             "a kind of user pages",
         ),
     )

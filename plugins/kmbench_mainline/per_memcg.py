@@ -93,6 +93,7 @@ linux_3_8 = page_unit(
     copy_name=NAME,
 )
 
+
 def _whitelisted(given: dict, **more) -> Choices:
     """What 4.5 to 5.8 have in common."""
     return Choices(

@@ -88,8 +88,18 @@ def open_slab_pairs(parameters: dict, host: Host) -> OpenWorkload:
 
     tables = {
         "at": table(
-            1, done="i8", total="i8", run="i8", tasks="i8", groups="i8", in_root="i8", cpus="i8",
-            interval="i8", gfp="i8", lru="i8", lru_cache="i8",
+            1,
+            done="i8",
+            total="i8",
+            run="i8",
+            tasks="i8",
+            groups="i8",
+            in_root="i8",
+            cpus="i8",
+            interval="i8",
+            gfp="i8",
+            lru="i8",
+            lru_cache="i8",
         )
     }
     opened = generated(setup, fill, tables, prepare, total)
@@ -110,7 +120,11 @@ slab_pairs = Workload(
         Parameter("lru", 0, "objects of a run that are of a reclaimable cache", "objects", 0),
         Parameter("free", True, "runs are freed again; else all objects stay, in one run"),
         Parameter(
-            "groups", 1, "groups that the tasks belong to in turn", "groups", 1,
+            "groups",
+            1,
+            "groups that the tasks belong to in turn",
+            "groups",
+            1,
             maximum=MOST_GROUPS,
         ),  # fmt: skip
         Parameter("in_root", False, "the tasks belong to the root instead"),

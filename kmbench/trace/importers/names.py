@@ -29,10 +29,9 @@ class NameTable(NamedTuple):
 @inlined
 def has_room(table, texts):  # pragma: no cover - compiled
     """Whether `texts` more texts fit whatever they are."""
-    return (
-        table.used[0] + texts < len(table.starts)
-        and table.used[1] + (texts + 1) * LONGEST < len(table.arena)
-    )
+    return table.used[0] + texts < len(table.starts) and table.used[1] + (
+        texts + 1
+    ) * LONGEST < len(table.arena)
 
 
 @inlined

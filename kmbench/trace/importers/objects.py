@@ -304,4 +304,3 @@ class Objects:
     def counts(self) -> dict[str, int]:
         """What was repaired or left out."""
         return {name: int(self.state[_FREES + at]) for at, name in enumerate(COUNTED)}
-
