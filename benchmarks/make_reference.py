@@ -95,7 +95,7 @@ def run_all(tasks: list[tuple[Path, str, int]], runs: str) -> None:
 
 def _run(path: Path, allocator: str, times: int, runs: str) -> None:
     everyone = sorted(kmbench.load_plugins().strategies)  # not only those that the scenario names
-    kmbench.run(path, everyone, seeds=times, out=runs, settings={"allocator": allocator})
+    kmbench.run(path, everyone, seeds=times, out=runs, settings={"allocator": allocator}, jobs=1)
 
 
 def refreshed(text: str) -> str:
