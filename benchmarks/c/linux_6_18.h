@@ -217,5 +217,7 @@ static inline void strategy_obj_free(struct sim *S, int cpu, int cache, int bill
 		refill_bytes(S, cpu, billed, c->slot + 8, false, S->slab[slab].node, c->slab_flags,
 			     -c->slot - 8);
 		read_line(S, &S->left[billed]);
+	} else {
+		S->path[S->slab[slab].vector ? OBJCG_NONE : FREE_TEST].count += S->mode->on;
 	}
 }
