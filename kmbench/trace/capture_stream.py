@@ -113,7 +113,7 @@ def slab_events(
     slab = convert_slab_events(columns, site_role, free_role, nr_caches, recorder)
     rows = slab.rows
     context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
-    kind = np.where(rows["op"] == ev.FREE, FREED, ALLOCATED)
+    kind = np.where(rows["op"] == ev.FREE, np.uint8(FREED), np.uint8(ALLOCATED))
     kind[(kind == ALLOCATED) & (slab.role == OWN_VECTOR)] = VECTOR
     rows["t"], _ = before_interrupts(
         rows["t"], kind, rows["cpu"], rows["task"], context, rows["obj"]

@@ -25,9 +25,11 @@ FREED, ALLOCATED, VECTOR = 0, 1, 2
 
 
 @cached
-def _move(t, kind, cpu, task, ctx, obj, gap, new_slab_gap, burst):  # pragma: no cover - compiled
+def _move(
+    t, kind, cpu, task, ctx, obj, nr_objects, gap, new_slab_gap, burst
+):  # pragma: no cover - compiled
     out = t.copy()
-    freed = np.full(obj.max() + 1 if len(obj) else 0, -1, np.int64)
+    freed = np.zeros(nr_objects, np.int64)  # when, and one: pages never written cost nothing
     first = np.zeros(256, np.int64)
     last = np.full(256, -1, np.int64)
     awaits = np.full(256, -1, np.int64)  # task whose allocation had to make a vector
@@ -35,14 +37,14 @@ def _move(t, kind, cpu, task, ctx, obj, gap, new_slab_gap, burst):  # pragma: no
     for i in range(len(t)):
         c = cpu[i]
         if kind[i] == FREED:
-            freed[obj[i]] = t[i]
+            freed[obj[i]] = t[i] + 1
         if ctx[i] & _INTERRUPT:
             if last[c] < 0 or t[i] - last[c] > burst:
                 first[c] = t[i]
             last[c] = t[i]
             continue
         near = last[c] >= 0 and (awaits[c] == task[i] or t[i] - last[c] <= gap)
-        if kind[i] != FREED and near and freed[obj[i]] < first[c]:
+        if kind[i] != FREED and near and freed[obj[i]] <= first[c]:
             out[i] = max(first[c] - 1, 0)
             moved += 1
         if kind[i] == VECTOR:
@@ -70,4 +72,5 @@ def before_interrupts(
     """
     t = np.ascontiguousarray(t, np.int64)
     arrays = [np.ascontiguousarray(values) for values in (kind, cpu, task, ctx, obj)]
-    return _move(t, *arrays, GAP_NS, NEW_SLAB_GAP_NS, BURST_NS)
+    nr_objects = int(obj.max()) + 1 if len(obj) else 0
+    return _move(t, *arrays, nr_objects, GAP_NS, NEW_SLAB_GAP_NS, BURST_NS)
