@@ -3,9 +3,9 @@
 Counted by hand in the sources, one structure that is visited = one operation: a pointer that leads
 to the next structure is a dependent load, whatever is this CPU's own a per-CPU operation (a percpu
 reference counts as one, with its RCU section), and repeated visits within one call are free.  Calls
-are those that the compiled Linux 6.18.44 makes (read in its text: a function in /proc/kallsyms may
-be inlined in one that calls it, and one that is jumped to returns once for both); of 5.9: of
-functions that are not static with one caller.
+are those that the compiled Linux 6.18.44 makes (benchmarks/executed.py executes its text: a
+function in /proc/kallsyms may be inlined in one that calls it, and one that is jumped to returns
+once for both); of 5.9: of functions that are not static with one caller.
 
 Eras differ in six things.  ``task_objcg`` (6.7, Roman Gushchin, "mm: improve performance of
 accounted kernel memory allocations", October 2023): the task knows its obj_cgroup, instead of a
@@ -28,6 +28,8 @@ REFERENCE = Ops(br=1, pcpu=1, rcu=1)  # percpu_ref_get or _put through a pointer
 NEW_REFERENCE = Ops(br=1, ptr=1, pcpu=1, rcu=1)  # the reference has to be found first
 VECTOR = Ops(br=2, ptr=2)  # virt_to_slab, slab_obj_exts
 OWNER = Ops(br=2, ptr=1)  # the same of a slab that kfree found already: the object's place in it
+# a section's __rcu_read_unlock is jumped to: one return less than the section is priced with
+JUMPED = Ops(call=-1)
 # get_mem_cgroup_from_objcg: a section and css_tryget's within; css_put
 CHARGED_GROUP = Ops(br=3, ptr=2, pcpu=2, rcu=3)
 # mod_memcg_state (memcg_stats_index, the preempt count, this CPU's counter), memcg_rstat_updated up
@@ -76,14 +78,18 @@ def object_ops(
             Ops(br=3, ptr=1, rcu=1, atom=2, call=1), NEW_REFERENCE, REFERENCE
         ),
         # obj_cgroup_uncharge_pages, which 6.18's refill_obj_stock jumps to
-        "byte_stock_pages_back": added(CHARGED_GROUP, Ops(call=int(hooks_inline))),
+        "byte_stock_pages_back": added(CHARGED_GROUP, Ops(call=1) if hooks_inline else JUMPED),
         # __memcg_kmem_charge_page, obj_cgroup_charge_pages; __memcg_kmem_uncharge_page,
         # obj_cgroup_uncharge_pages
         "objcg_page_charged": added(owner, CHARGED_GROUP, Ops(br=1, ptr=1, call=2)),
         "objcg_page_back": added(CHARGED_GROUP, NEW_REFERENCE, Ops(br=1, call=2)),
         "kmem_statistic": statistic,
         # mod_memcg_lruvec_state: this CPU's counters of the group and of its lruvec
-        "vmstat_update": added(vmstat, Ops(br=2, ptr=1, pcpu=2) if kmem_stat else Ops()),
+        "vmstat_update": added(
+            vmstat,
+            Ops(br=2, ptr=1, pcpu=2) if kmem_stat else Ops(),
+            Ops() if hooks_inline else JUMPED,
+        ),
         "objcg_of_root": added(hook, root),
         # memcg_slab_free_hook: the slab has a vector, the object no owner in it
         "objcg_none": added(hook, OWNER),
