@@ -42,7 +42,7 @@ GFP_KERNEL_ACCOUNT = 0x400CC0
 CLOSE, SOCKETPAIR, MSGSND, MSGRCV, EVENTFD, PIPE = 3, 53, 69, 70, 290, 293
 STACK, STACK_SIZE, STOP, USER = 0xFFFF_C0DE_0000_0000, 1 << 16, 0xFFFF_C0DF_0000_0000, 1 << 28
 PAGE = 4096
-WARM, TRIES = 4, 20
+WARM, TRIES = 4, 50
 Executed = list[tuple[int, capstone.CsInsn]]
 Accesses = list[tuple[int, int]]  # address, bytes
 libc = ctypes.CDLL(None, use_errno=True)
