@@ -13,14 +13,8 @@ from kmbench.trace.convert import convert_capture
 from kmbench.trace.deferred import DRAIN_NS, GRACE_NS
 from kmbench.trace.format import open_trace
 from kmbench.trace.gap import Lists, SmallSlub, needed
-from kmbench.trace.interrupts import (
-    ALLOCATED,
-    FREED,
-    GAP_NS,
-    NEW_SLAB_GAP_NS,
-    VECTOR,
-    before_interrupts,
-)
+from kmbench.trace.interrupts import GAP_NS, NEW_SLAB_GAP_NS, before_interrupts
+from kmbench.trace.passes import OWN_VECTOR, PLAIN
 from kmbench.trace.recording import open_recording
 from kmbench.trace.truth import read_truth
 from trace_capture import CACHES, cache_row, write_capture
@@ -301,11 +295,18 @@ def test_samples_at_every_reading(tmp_path):
     assert samples["t"].tolist() == [100, 125, 150, 900_000, 990_000]
 
 
-def caught(t, kind, ctx, cpu=None, task=None, obj=None):
-    n = len(t)
-    arrays = (cpu or [0] * n, task or [7] * n, ctx, obj or list(range(n)))
-    moved, count = before_interrupts(np.array(t), np.array(kind), *map(np.array, arrays))
-    return moved.tolist(), count
+FREED, ALLOCATED, VECTOR = (ev.FREE, PLAIN), (ev.ALLOC, PLAIN), (ev.ALLOC, OWN_VECTOR)
+
+
+def caught(t, kind, ctx, cpu=0, obj=None):
+    """Times with overtaken allocations put right, and how many; ctx: bits of the recorder."""
+    events = np.zeros(len(t), ev.EVENT)
+    events["t"], events["cpu"], events["task"] = t, cpu, 7
+    events["op"], role = np.array(kind, np.uint8).T
+    events["gfp"] = np.array(ctx, np.uint32) << 24
+    events["obj"] = obj or range(len(t))
+    count = before_interrupts(events, role.copy(), len(t))
+    return events["t"].tolist(), count
 
 
 def test_an_allocation_goes_before_the_interrupt_that_it_was_caught_by():
@@ -367,6 +368,7 @@ def test_conversion_whole_and_cut(tmp_path):
     [
         ({"events": [{"cache": 99}]}, "column cache holds 99"),
         ({"events": [{"memcg": 3}]}, "column memcg holds 3"),
+        ({"events": [{"obj": -7}]}, "column obj holds -7"),
         ({"events": [{"t": 5, "obj": 9}, {"t": 4, "obj": 8}]}, "goes backwards"),
         (
             {"events": [{"obj": 9}, {"obj": 700, "op": 1, "flags": 4}]},

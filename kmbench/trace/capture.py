@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kmbench.core.events import ALLOC, EVENT, GFP_ACCOUNT, SLAB_CHARGED
+from kmbench.core.events import EVENT, SLAB_CHARGED
 from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
-from kmbench.core.specialise import cached
 from kmbench.errors import UsageProblem
 from kmbench.trace.capture_state import (
     HANDLE_SHIFT,
@@ -28,8 +27,6 @@ from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
 from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
-
-_ALLOC, _ACCOUNT = ALLOC, GFP_ACCOUNT
 
 
 class Capture(NamedTuple):
@@ -58,25 +55,17 @@ def is_capture(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "events.parquet").is_file()
 
 
-@cached
-def _asked(events, made, charged):  # pragma: no cover - compiled
-    for i in range(len(events)):
-        if events[i].op == _ALLOC:
-            made[events[i].cache] += 1
-            charged[events[i].cache] += events[i].gfp & _ACCOUNT != 0
-
-
-def mark_charged(caches: tuple[CacheSpec, ...], events: np.ndarray) -> tuple[CacheSpec, ...]:
+def mark_charged(caches: tuple[CacheSpec, ...], asked: np.ndarray) -> tuple[CacheSpec, ...]:
     """Flag the caches most of whose allocations carried __GFP_ACCOUNT.
 
     Their slabs had obj_cgroup vectors before the recording began: without, the replay makes 335 to
     1,012 vectors too many for buffer_head alone.
+
+    asked: per cache, allocations with the flag less those without.
     """
-    made, charged = (np.zeros(len(caches) + 1, np.int64) for _ in range(2))
-    _asked(events, made, charged)
     return tuple(
-        cache._replace(flags=cache.flags | SLAB_CHARGED) if 2 * asked > total else cache
-        for cache, asked, total in zip(caches, charged[1:], made[1:], strict=True)
+        cache._replace(flags=cache.flags | SLAB_CHARGED) if more > 0 else cache
+        for cache, more in zip(caches, asked, strict=True)
     )
 
 
@@ -110,15 +99,16 @@ def read_capture(folder: str | Path) -> Capture:
     # before the events, after the workload, after the final shrink
     dump_times = items(path, manifest, "dump_t", int, 2)
     stream = read_stream(folder, sites, names, group_rows, parents, aux, dump_times, sheaves)
-    caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.raw)
+    caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.asked)
     initial = read_initial_slabs(folder, manifest, caches)
-    slab_of = stream.first_frees >> HANDLE_SHIFT
+    first_frees = stream.handles[stream.first_frees]
+    slab_of = first_frees >> HANDLE_SHIFT
     if len(slab_of) and int(slab_of.max()) >= len(initial.row_of_slab):
         raise UsageProblem(
             f"{folder / 'events.parquet'}: column obj names slab {int(slab_of.max())};"
             f" expected a row of slabs.parquet ({len(initial.row_of_slab)} rows)"
         )
-    slab_rows = initial_objects(stream.first_frees, initial)
+    slab_rows = initial_objects(first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
     slab_of_key = dict(zip(keys.tolist(), slab_rows[slab_rows > 0].tolist(), strict=True))

@@ -11,7 +11,7 @@ from kmbench.core.events import EVENT
 from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
 from kmbench.trace.deferred import deferred_frees
-from kmbench.trace.interrupts import ALLOCATED, FREED, VECTOR, before_interrupts
+from kmbench.trace.interrupts import before_interrupts
 from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.passes import (
     AFTER_GRACE,
@@ -52,7 +52,9 @@ class RawStream(NamedTuple):
     role: np.ndarray  # u1
     keys: int
     accounted_caches: np.ndarray  # bool per cache: seen charged without __GFP_ACCOUNT
+    asked: np.ndarray  # i8 per cache: allocations with __GFP_ACCOUNT, less those without
     first_frees: np.ndarray  # keys of slab objects whose first event is a free (flag 4)
+    handles: np.ndarray  # i4 per key of a slab object: the capture's own
 
 
 def read_slab_events(folder: Path) -> dict[str, np.ndarray]:
@@ -111,13 +113,7 @@ def slab_events(
     for prefixes, role in ((VECTOR_FREES, OWN_VECTOR), (RCU_FREES, AFTER_GRACE)):
         free_role[[at for at, site in enumerate(sites) if site.startswith(prefixes)]] = role
     slab = convert_slab_events(columns, site_role, free_role, nr_caches, recorder)
-    rows = slab.rows
-    context = (rows["gfp"] >> np.uint32(_CTX_SHIFT)).astype(np.uint8)
-    kind = np.where(rows["op"] == ev.FREE, np.uint8(FREED), np.uint8(ALLOCATED))
-    kind[(kind == ALLOCATED) & (slab.role == OWN_VECTOR)] = VECTOR
-    rows["t"], _ = before_interrupts(
-        rows["t"], kind, rows["cpu"], rows["task"], context, rows["obj"]
-    )
+    before_interrupts(slab.rows, slab.role, len(slab.handles))
     return slab
 
 
@@ -308,16 +304,17 @@ def read_stream(
         top = int(columns[name].max(initial=-1))
         if top >= limit:
             raise UsageProblem(f"{path}: column {name} holds {top}; expected below {limit}")
-    if np.any(np.diff(columns["t"]) < 0):
+    if (least := int(columns["obj"].min(initial=0))) < 0:
+        raise UsageProblem(f"{path}: column obj holds {least}; expected 0 or above")
+    if np.any(columns["t"][1:] < columns["t"][:-1]):
         raise UsageProblem(f"{path}: column t goes backwards; expected time order")
     columns = with_buckets(columns, sites, cache_names)
     rows = {name: row for row, name in enumerate(cache_names, 1)}
     marks = aux.filter(pl.col("ev") == "marker")["pid"]
-    slab, role, called, accounted, first = slab_events(
+    slab, role, called, accounted, asked, first, handles = slab_events(
         columns, sites, len(cache_names), int(marks[0]) if len(marks) else -1
     )
-    base = int(columns["obj"].max(initial=0)) + 1
-    pages, dated_late, base = page_events(folder, base)
+    pages, dated_late, base = page_events(folder, len(handles))
     stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
     percpu, base = percpu_events(aux, base)
     lost = lost_mm_frees(
@@ -332,4 +329,4 @@ def read_stream(
     queued = deferred_frees(slab, called, len(sites), batched)
     others = [*recorded, queued[queued["t"] <= end]]  # the rest outlives the recording
     raw, roles = merge(slab, role, others)
-    return RawStream(raw, roles, base, accounted, first)
+    return RawStream(raw, roles, base, accounted, asked, first, handles)

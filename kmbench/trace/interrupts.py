@@ -15,62 +15,51 @@ found no free object.
 
 import numpy as np
 
+from kmbench.core import events as ev
 from kmbench.core.specialise import cached
+from kmbench.trace.passes import OWN_VECTOR
 
 GAP_NS = 4_000  # from the last event of the interrupt to the event of the allocation
 NEW_SLAB_GAP_NS = 10_000  # to the event of a vector: pages are allocated in between
 BURST_NS = 20_000  # events of one interrupt are at most this far apart
-_INTERRUPT = 7  # ctx: hardirq, softirq, nmi
-FREED, ALLOCATED, VECTOR = 0, 1, 2
+_FREE, _INTERRUPT = ev.FREE, ev.CTX_INTERRUPT
 
 
 @cached
-def _move(
-    t, kind, cpu, task, ctx, obj, nr_objects, gap, new_slab_gap, burst
-):  # pragma: no cover - compiled
-    out = t.copy()
-    freed = np.zeros(nr_objects, np.int64)  # when, and one: pages never written cost nothing
+def _move(events, role, nr_keys, gap, new_slab_gap, burst):  # pragma: no cover - compiled
+    freed = np.zeros(nr_keys, np.int64)  # when, and one
     first = np.zeros(256, np.int64)
     last = np.full(256, -1, np.int64)
     awaits = np.full(256, -1, np.int64)  # task whose allocation had to make a vector
     moved = 0
-    for i in range(len(t)):
-        c = cpu[i]
-        if kind[i] == FREED:
-            freed[obj[i]] = t[i] + 1
-        if ctx[i] & _INTERRUPT:
-            if last[c] < 0 or t[i] - last[c] > burst:
-                first[c] = t[i]
-            last[c] = t[i]
+    for i in range(len(events)):
+        t, c, task, key = events[i].t, events[i].cpu, events[i].task, events[i].obj
+        is_free = events[i].op == _FREE
+        if is_free:
+            freed[key] = t + 1
+        if events[i].gfp & _INTERRUPT:
+            if last[c] < 0 or t - last[c] > burst:
+                first[c] = t
+            last[c] = t
             continue
-        near = last[c] >= 0 and (awaits[c] == task[i] or t[i] - last[c] <= gap)
-        if kind[i] != FREED and near and freed[obj[i]] <= first[c]:
-            out[i] = max(first[c] - 1, 0)
+        near = last[c] >= 0 and (awaits[c] == task or t - last[c] <= gap)
+        if not is_free and near and freed[key] <= first[c]:
+            events[i].t = max(first[c] - 1, 0)
             moved += 1
-        if kind[i] == VECTOR:
-            awaits[c] = task[i]
-            if last[c] >= 0 and t[i] - last[c] <= new_slab_gap:
+        if not is_free and role[i] == OWN_VECTOR:
+            awaits[c] = task
+            if last[c] >= 0 and t - last[c] <= new_slab_gap:
                 continue
         else:
             awaits[c] = -1
         last[c] = -1
-    return out, moved
+    return moved
 
 
-def before_interrupts(
-    t: np.ndarray,
-    kind: np.ndarray,
-    cpu: np.ndarray,
-    task: np.ndarray,
-    ctx: np.ndarray,
-    obj: np.ndarray,
-) -> tuple[np.ndarray, int]:
-    """Times (i8, ns) with overtaken allocations put before the interrupt, and how many those are.
+def before_interrupts(events: np.ndarray, role: np.ndarray, nr_keys: int) -> int:
+    """Give overtaken allocations a time before the interrupt, in place; how many those are.
 
-    All arrays are in time order; kind is FREED, ALLOCATED or VECTOR, ctx the recorder's context
-    bits (1 hardirq, 2 softirq, 4 nmi), obj a number per object.
+    events: EVENT array of slab operations in time order, ``obj`` a key below `nr_keys`.
+    role: u1 per event, see passes.py; OWN_VECTOR tells allocations of vectors.
     """
-    t = np.ascontiguousarray(t, np.int64)
-    arrays = [np.ascontiguousarray(values) for values in (kind, cpu, task, ctx, obj)]
-    nr_objects = int(obj.max()) + 1 if len(obj) else 0
-    return _move(t, *arrays, nr_objects, GAP_NS, NEW_SLAB_GAP_NS, BURST_NS)
+    return _move(events, role, nr_keys, GAP_NS, NEW_SLAB_GAP_NS, BURST_NS)

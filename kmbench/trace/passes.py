@@ -28,27 +28,36 @@ COLUMNS = {
 class SlabEvents(NamedTuple):
     """Slab operations of a capture."""
 
-    rows: np.ndarray  # EVENT, time order; obj = the capture's handle
+    rows: np.ndarray  # EVENT, time order; obj = key, dense from 1 on
     role: np.ndarray  # u1
     site: np.ndarray  # i4: caller of an allocation; -1 unknown, and for frees
     accounted: np.ndarray  # bool per cache: charged although the caller did not ask for it
-    first_frees: np.ndarray  # i4: handles whose first event is a free
+    asked: np.ndarray  # i8 per cache: allocations with __GFP_ACCOUNT, less those without
+    first_frees: np.ndarray  # i4: keys whose first event is a free
+    handles: np.ndarray  # i4 per key: the capture's own
 
 
 @cached
 def _convert(
     t, op, cpu, pid, memcg, ctx, cache, obj, req, gfp, site, flags, site_role, free_role,
-    nr_caches, recorder, out, role, called, accounted, first_frees,
+    nr_caches, recorder, key_of, out, role, called, accounted, asked, first_frees, handles,
 ):  # fmt: skip  # pragma: no cover - compiled
     n = nr_first = 0
+    nr_keys = 1
     allocated = False
     for i in range(len(t)):
         if cache[i] < 0 or cache[i] >= nr_caches:
             continue
         row = out[n]
         is_free = op[i] & 1
+        key = key_of[obj[i]]
+        if key == 0:
+            key = nr_keys
+            key_of[obj[i]] = key
+            handles[key] = obj[i]
+            nr_keys += 1
         row.t = t[i]
-        row.obj = obj[i]
+        row.obj = key
         row.task = pid[i]
         row.memcg = memcg[i] + 1
         row.gfp = np.uint32(ctx[i]) << 24
@@ -64,11 +73,12 @@ def _convert(
                 if role[n] == AFTER_GRACE and not ctx[i] & _SOFTIRQ:
                     role[n] = PLAIN
             if flags[i] & _FIRST_FREE and (allocated or pid[i] != recorder):
-                first_frees[nr_first] = obj[i]
+                first_frees[nr_first] = key
                 nr_first += 1
         else:
             allocated = True
             row.gfp |= gfp[i] & _GFP_MASK
+            asked[cache[i]] += 1 if gfp[i] & _ACCOUNT else -1
             if op[i] == _KMALLOC:
                 row.arg = req[i]
             if site[i] >= 0:
@@ -80,7 +90,7 @@ def _convert(
                 if not flags[i] & _CHARGED and not ctx[i] & _TASK_CONTEXT:
                     row.memcg = 1
         n += 1
-    return n, nr_first
+    return n, nr_first, nr_keys
 
 
 def convert_slab_events(
@@ -90,7 +100,10 @@ def convert_slab_events(
     nr_caches: int,
     recorder: int,
 ) -> SlabEvents:
-    """Slab operations of a capture as EVENT rows with the capture's handles in ``obj``.
+    """Slab operations of a capture as EVENT rows with a key per object in ``obj``.
+
+    A capture's handle names a slot of a slab, one of millions of which few are seen.  Keys number
+    those in the order in which they come, so that what is kept per key stays small.
 
     columns: the columns of events.parquet, COLUMNS at least.
     site_role: u1 per call site: PLAIN, OWN_VECTOR or BY_EXEC, for the allocations made there.
@@ -111,11 +124,17 @@ def convert_slab_events(
     count = len(arrays[0])
     out, role = np.empty(count, EVENT), np.empty(count, np.uint8)
     called = np.empty(count, np.int32)
-    accounted, first = np.zeros(nr_caches, np.bool_), np.empty(count, np.int32)
-    n, nr_first = _convert(
-        *arrays, site_role, free_role, nr_caches, recorder, out, role, called, accounted, first
-    )
-    return SlabEvents(out[:n], role[:n], called[:n], accounted, first[:nr_first].copy())
+    accounted, asked = np.zeros(nr_caches, np.bool_), np.zeros(nr_caches, np.int64)
+    key_of = np.zeros(int(columns["obj"].max(initial=0)) + 1, np.int32)
+    first, handles = np.empty(count, np.int32), np.empty(count + 1, np.int32)
+    n, nr_first, nr_keys = _convert(
+        *arrays, site_role, free_role, nr_caches, recorder, key_of,
+        out, role, called, accounted, asked, first, handles,
+    )  # fmt: skip
+    return SlabEvents(
+        out[:n], role[:n], called[:n], accounted, asked, first[:nr_first].copy(),
+        handles[:nr_keys].copy(),
+    )  # fmt: skip
 
 
 @cached
