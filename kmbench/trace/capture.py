@@ -25,7 +25,6 @@ from kmbench.trace.capture_stream import read_aux, read_stream
 from kmbench.trace.gap import untraced_allocations
 from kmbench.trace.grace import alive_before
 from kmbench.trace.handles import Repairs, assign_handles
-from kmbench.trace.passes import merge
 from kmbench.trace.tables import read_json
 
 
@@ -119,11 +118,10 @@ def read_capture(folder: str | Path) -> Capture:
             dump_times[1] - 1,
         )  # fmt: skip
     early = alive_before(stream.raw, stream.role, stream.keys, keys)
-    raw, role = stream.raw, stream.role
-    if len(unseen) or len(early):
-        raw, role = merge(raw, role, [unseen, early])
+    extra = np.concatenate([unseen, early])
     done = assign_handles(
-        raw, role, stream.keys + len(unseen), keys, len(caches), dump_times[1]
+        stream.raw, stream.role, extra[np.argsort(extra["t"], kind="stable")],
+        stream.keys + len(unseen), keys, len(caches), dump_times[1],
     )  # fmt: skip
     objects = np.zeros(len(keys), INITIAL_OBJECT)
     objects["obj"] = np.arange(1, len(keys) + 1)

@@ -28,32 +28,39 @@ class Handles(NamedTuple):
 
 
 @cached
-def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover - compiled
-    nr = 0
+def _assign(raw, role, extra, live, first_handle, end, out, left):
+    # pragma: no cover - compiled
+    nr = i = extras = 0
     top = 0
     next_handle = first_handle
     stack = np.empty(len(live) + 1, np.int32)
     frees = allocs = vectors = unknown = 0
-    for i in range(len(raw)):
-        op = raw[i].op
+    for _ in range(len(raw) + len(extra)):
+        if extras < len(extra) and (i == len(raw) or extra[extras].t < raw[i].t):
+            event, is_vector = extra[extras], False
+            extras += 1
+        else:
+            event, is_vector = raw[i], role[i] == OWN_VECTOR
+            i += 1
+        op = event.op
         if op > PERCPU_FREE:
-            out[nr] = raw[i]
+            out[nr] = event
             nr += 1
             continue
-        key = raw[i].obj
+        key = event.obj
         handle = live[key]
         if op in (ALLOC, PAGE_ALLOC, PERCPU_ALLOC):
             if handle > 0:
-                out[nr] = raw[i]
+                out[nr] = event
                 out[nr].op = op + 1
                 out[nr].obj = handle
                 nr += 1
                 stack[top] = handle
                 top += 1
                 frees += 1
-            if role[i] == OWN_VECTOR:
+            if is_vector:
                 # one that is still there was given back untraced
-                left[raw[i].cache] += (handle >= 0) & (raw[i].t <= end)
+                left[event.cache] += (handle >= 0) & (event.t <= end)
                 live[key] = -1
                 vectors += 1
                 continue
@@ -64,12 +71,12 @@ def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover 
                 handle = next_handle
                 next_handle += 1
             live[key] = handle
-            out[nr] = raw[i]
+            out[nr] = event
             out[nr].obj = handle
             nr += 1
             continue
         if handle < 0:
-            left[raw[i].cache] -= raw[i].t <= end
+            left[event.cache] -= event.t <= end
             live[key] = 0
             vectors += 1
             continue
@@ -77,7 +84,7 @@ def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover 
             if op != FREE:
                 unknown += 1
                 continue
-            if role[i] == OWN_VECTOR:
+            if is_vector:
                 vectors += 1
                 continue
             allocs += 1
@@ -87,13 +94,13 @@ def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover 
             else:
                 handle = next_handle
                 next_handle += 1
-            out[nr] = raw[i]
+            out[nr] = event
             out[nr].op = ALLOC
             out[nr].memcg = 1
             out[nr].obj = handle
             nr += 1
         live[key] = 0
-        out[nr] = raw[i]
+        out[nr] = event
         out[nr].obj = handle
         nr += 1
         stack[top] = handle
@@ -102,13 +109,15 @@ def _assign(raw, role, live, first_handle, end, out, left):  # pragma: no cover 
 
 
 def assign_handles(
-    raw: np.ndarray, role: np.ndarray, keys: int, initial_keys: np.ndarray, caches: int, end: int
-) -> Handles:
+    raw: np.ndarray, role: np.ndarray, extra: np.ndarray, keys: int, initial_keys: np.ndarray,
+    caches: int, end: int,
+) -> Handles:  # fmt: skip
     """Replace the keys in ``obj`` by dense handles, the one freed last used again first.
 
     raw: EVENT array in time order, ``obj`` a key below `keys` for the ops that name an object.
     role: u1 per event, see passes.py; only OWN_VECTOR matters: such allocations are left out, and
         frees of what was not seen allocated.
+    extra: EVENT array in time order; at equal times events of `raw` come first.
     initial_keys: keys live at the start; they get the handles 1, 2, ... in that order.
     caches: how many there are.  end: ns, until when vectors are counted.
 
@@ -119,8 +128,10 @@ def assign_handles(
     """
     live = np.zeros(keys, np.int32)
     live[initial_keys] = np.arange(1, len(initial_keys) + 1, dtype=np.int32)
-    out = np.empty(2 * len(raw), EVENT)
+    out = np.empty(2 * (len(raw) + len(extra)), EVENT)
     left = np.zeros(caches + 1, np.int64)
-    nr, nr_objects, *repairs = _assign(raw, role, live, len(initial_keys) + 1, end, out, left)
+    nr, nr_objects, *repairs = _assign(
+        raw, role, extra, live, len(initial_keys) + 1, end, out, left
+    )
     counts = (int(count) for count in repairs)
     return Handles(out[:nr], int(nr_objects), Repairs(*counts), left)

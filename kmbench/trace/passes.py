@@ -179,10 +179,18 @@ def ends_of_tasks(
 
 
 @cached
-def _merge(a, role_a, moved, b, role_b, out, role):  # pragma: no cover - compiled
+def _is_late(events, late):  # pragma: no cover - compiled
+    latest = np.iinfo(np.int64).min
+    for i in range(len(events)):
+        late[i] = events[i].t < latest
+        latest = max(latest, events[i].t)
+
+
+@cached
+def _merge(a, role_a, late, b, role_b, out, role):  # pragma: no cover - compiled
     i = j = 0
     for n in range(len(out)):
-        while i < len(a) and moved[i]:
+        while i < len(a) and late[i]:
             i += 1
         if i < len(a) and (j >= len(b) or a[i].t <= b[j].t):
             out[n] = a[i]
@@ -201,13 +209,13 @@ def merge(
 
     A few rows of `slab` may stand later than their time says.
     """
-    times = np.ascontiguousarray(slab["t"])
-    moved = np.maximum.accumulate(times) > times
-    rest = np.concatenate([slab[moved], *others])
+    late = np.empty(len(slab), np.bool_)
+    _is_late(slab, late)
+    rest = np.concatenate([slab[late], *others])
     rest_role = np.zeros(len(rest), np.uint8)
-    rest_role[: np.count_nonzero(moved)] = role[moved]
+    rest_role[: np.count_nonzero(late)] = role[late]
     order = np.argsort(rest["t"], kind="stable")
     out = np.empty(len(slab) + sum(map(len, others)), EVENT)
     roles = np.empty(len(out), np.uint8)
-    _merge(slab, role, moved, rest[order], rest_role[order], out, roles)
+    _merge(slab, role, late, rest[order], rest_role[order], out, roles)
     return out, roles
