@@ -24,8 +24,9 @@ from kmbench.trace.tables import read_arrays
 
 PAGE = 4096
 CPU_SLAB, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4
-# `where` of slabdump.parquet
-_DUMP_NODE, _DUMP_CPU, _DUMP_PARTIAL, _DUMP_FREELIST = 0, 1, 2, 3
+# by `where` of slabdump.parquet; the one after these is a CPU's freelist
+_PLACES = np.array([NODE_PARTIAL, CPU_SLAB, CPU_PARTIAL], np.uint8)
+_DUMP_FREELIST = len(_PLACES)
 LARGE = "kmalloc-large"
 SINGLES = 11  # of the 31 objects left in a fresh sheaf, about these came from slabs with one free
 HANDLE_SHIFT = 9  # a capture's handle of an object that existed before: slab << 9 | slot
@@ -132,82 +133,97 @@ def _totals(path: Path, manifest: dict, name: str) -> dict:
     return first
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """How many of those before it are equal, for each."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    ranks = np.empty(len(values), np.int64)
+    ranks[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
+def _full_slabs(path: Path, spec: CacheSpec, totals: dict, listed: int) -> int:
+    full = field(path, totals, "slabs", int) - listed
+    if full < 0:
+        raise UsageProblem(
+            f"{path}: dump 0 of cache {spec.name} has {totals['slabs']} slabs;"
+            f" expected at least the {listed} of slabdump.parquet"
+        )
+    return full
+
+
+def _rows_of_slabs(
+    seen: dict[str, np.ndarray], pages: np.ndarray, rows: np.ndarray, first_full: np.ndarray,
+    full: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """1-based row (i4) of each slab in `seen`, the columns of slabs.parquet; 0: it is newer.
+
+    pages, rows: page and row of every slab on a list.  first_full, full: per cache, the row of the
+    first slab on none, and how many those are.
+    """
+    out = np.zeros(len(seen["slab"]), np.int32)
+    old = np.flatnonzero(seen["t_alloc"] < 0)
+    # a page that comes twice was given to its second slab by an untraced task: that one is newer
+    pages_of_old, index = np.unique(seen["pfn"][old], return_index=True)
+    # by page alone: where slabs.parquet names another cache than the dump, the page has changed
+    # hands since and its first events, frees, are still those of the dump's cache
+    known = np.isin(pages, pages_of_old)
+    out[old[index[np.searchsorted(pages_of_old, pages[known])]]] = rows[known] + 1
+    old = old[np.sort(index)]
+    cache = seen["cache"][old]
+    unlisted = (out[old] == 0) & (cache >= 0) & (cache < len(full))
+    old, cache = old[unlisted], cache[unlisted]
+    rank = _ranks(cache)
+    held = rank < full[cache]
+    out[old[held]] = first_full[cache[held]] + rank[held] + 1
+    return out
+
+
 def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ...]) -> InitialSlabs:
     """Every slab of dump 0, list by list, then the full ones, cache by cache."""
     path = folder / "manifest.json"
-    dump = read_arrays(
-        folder / "slabdump.parquet",
-        {
-            "dump": "i",
-            "cache": "i",
-            "pfn": "i",
-            "inuse": "i",
-            "objects": "i",
-            "where": "i",
-            "cpu": "i",
-        },
-    )
-    seen = read_arrays(
-        folder / "slabs.parquet", {"slab": "i", "cache": "i", "pfn": "i", "t_alloc": "i"}
-    )
+    names = ("dump", "cache", "pfn", "inuse", "objects", "where", "cpu")
+    dump = read_arrays(folder / "slabdump.parquet", dict.fromkeys(names, "i"))
+    names = ("slab", "cache", "pfn", "t_alloc")
+    seen = read_arrays(folder / "slabs.parquet", dict.fromkeys(names, "i"))
     if len(seen["slab"]) and not np.array_equal(seen["slab"], np.arange(len(seen["slab"]))):
         raise UsageProblem(f"{folder / 'slabs.parquet'}: column slab is not 0, 1, 2, ...")
-    first = dump["dump"] == 0
-    freelist = {
-        (int(pfn), int(cpu)): int(free)
-        for pfn, cpu, free in zip(
-            *(dump[name][first & (dump["where"] == _DUMP_FREELIST)]
-              for name in ("pfn", "cpu", "inuse")),
-            strict=True,
-        )
-    }  # fmt: skip
-    old = np.flatnonzero(seen["t_alloc"] < 0)
-    # a page that comes twice was given to its second slab by an untraced task: that one is newer
-    old = old[np.sort(np.unique(seen["pfn"][old], return_index=True)[1])]
-    # by page alone: where slabs.parquet names another cache than the dump, the page has changed
-    # hands since and its first events, frees, are still those of the dump's cache
-    old_of_page = {int(seen["pfn"][row]): int(row) for row in old}
-    cache_of_old = seen["cache"][old]
-    row_of_slab = np.zeros(len(seen["slab"]), np.int32)
-    rows: list[tuple] = []
+    first = (dump["dump"] == 0) & (dump["cache"] >= 0) & (dump["cache"] < len(caches))
+    lists = np.flatnonzero(first & (dump["where"] >= 0) & (dump["where"] < len(_PLACES)))
+    lists = lists[np.lexsort((_PLACES[dump["where"][lists]], dump["cache"][lists]))]
+    place = _PLACES[dump["where"][lists]]
+    cache = dump["cache"][lists]
+    totals = [_totals(path, manifest, spec.name) for spec in caches]
+    listed = np.bincount(cache, minlength=len(caches))
+    full = np.array(
+        [_full_slabs(path, *row) for row in zip(caches, totals, listed.tolist(), strict=True)],
+        np.int64,
+    )
+    starts = np.cumsum(listed + full) - listed - full
+    of = np.repeat(np.arange(len(caches)), listed + full)
+    slabs = np.zeros(len(of), INITIAL_SLAB)
+    slabs["cache"], slabs["where"] = of + 1, FULL
+    slabs["objects"] = slabs["inuse"] = np.array([spec.objects for spec in caches])[of]
+    rows = starts[cache] + _ranks(cache)
+    slabs["where"][rows] = place
+    for name in ("objects", "inuse", "cpu"):
+        slabs[name][rows] = dump[name][lists]
+    freelists = np.flatnonzero(first & (dump["where"] == _DUMP_FREELIST))
+    free = {(dump["pfn"][at], dump["cpu"][at]): dump["inuse"][at] for at in freelists}
+    for row, at in zip(rows[place == CPU_SLAB], lists[place == CPU_SLAB], strict=True):
+        # SLUB counts the CPU's freelist as used
+        slabs["cpu_free"][row] = free.get((dump["pfn"][at], dump["cpu"][at]), 0)
+        slabs["inuse"][row] -= slabs["cpu_free"][row]
+    row_of_slab = _rows_of_slabs(seen, dump["pfn"][lists], rows, starts + listed, full)
     sheaves: list[tuple] = []
-    listed_rows = first & (dump["where"] != _DUMP_FREELIST)
-    order = np.flatnonzero(listed_rows)
-    for cache_row, spec in enumerate(caches, 1):
-        totals = _totals(path, manifest, spec.name)
-        mine = order[dump["cache"][order] == cache_row - 1]
-        for where, place in ((_DUMP_CPU, CPU_SLAB), (_DUMP_PARTIAL, CPU_PARTIAL),
-                             (_DUMP_NODE, NODE_PARTIAL)):  # fmt: skip
-            for index in mine[dump["where"][mine] == where]:
-                pfn, cpu = int(dump["pfn"][index]), int(dump["cpu"][index])
-                inuse, objects = int(dump["inuse"][index]), int(dump["objects"][index])
-                free = 0
-                if place == CPU_SLAB:
-                    # SLUB counts the CPU's freelist as used
-                    free = freelist.get((pfn, cpu), 0)
-                    inuse -= free
-                rows.append((cache_row, objects, inuse, free, place, cpu))
-                row = old_of_page.get(pfn)
-                if row is not None:
-                    row_of_slab[row] = len(rows)
-        full = field(path, totals, "slabs", int) - len(mine)
-        if full < 0:
-            raise UsageProblem(
-                f"{path}: dump 0 of cache {spec.name} has {totals['slabs']} slabs;"
-                f" expected at least the {len(mine)} of slabdump.parquet"
-            )
-        first_full = len(rows) + 1
-        rows.extend([(cache_row, spec.objects, spec.objects, 0, FULL, 0)] * full)
-        sheaves.extend(_sheaf_entries(cache_row, totals, rows, len(mine), first_full, full))
-        unlisted = old[cache_of_old == cache_row - 1]
-        unlisted = unlisted[row_of_slab[unlisted] == 0]
-        known = min(full, len(unlisted))
-        row_of_slab[unlisted[:known]] = np.arange(first_full, first_full + known)
-    return InitialSlabs(np.array(rows, INITIAL_SLAB), np.array(sheaves, INITIAL_SHEAF), row_of_slab)
+    for at, counts in enumerate(totals):
+        mine = slabs[starts[at] : starts[at] + listed[at] + full[at]]
+        sheaves += _sheaf_entries(at + 1, counts, mine, int(listed[at]), int(starts[at]))
+    return InitialSlabs(slabs, np.array(sheaves, INITIAL_SHEAF), row_of_slab)
 
 
 def _sheaf_entries(
-    cache_row: int, totals: dict, rows: list[tuple], listed: int, first_full: int, full: int
+    cache_row: int, totals: dict, slabs: np.ndarray, listed: int, before: int
 ) -> list[tuple]:
     """Objects in the sheaves of dump 0, with a likely slab each, bottom of the sheaf first.
 
@@ -215,19 +231,22 @@ def _sheaf_entries(
     node's list by free objects, fewest first (mm/slub.c:__kmem_cache_do_shrink).  What is in them
     was bulk allocated since, on the CPU that has an active slab: from slabs with one free object,
     then two, now all full, and last from the active slab.
+
+    slabs: INITIAL_SLAB of this cache, the `listed` ones first, after `before` of other caches.
     """
     count = int(totals.get("sheaf_objs", 0)) + int(totals.get("rcu_sheaf_objs", 0))
     if not count:
         return []
-    mine = range(len(rows) - full - listed, len(rows) - full)
-    active = [at for at in mine if rows[at][4] == CPU_SLAB]
-    cpu = rows[active[0]][5] if active else 0
-    slabs = [active[0] + 1] * min(3, rows[active[0]][2]) if active else []
-    for slab in range(first_full, first_full + full):
-        slabs += [slab] * (2 if len(slabs) < count - SINGLES else 1)
+    where, inuse = slabs["where"].tolist(), slabs["inuse"].tolist()
+    active = where.index(CPU_SLAB) if CPU_SLAB in where else None
+    cpu = 0 if active is None else int(slabs["cpu"][active])
+    chosen = [] if active is None else [active] * min(3, inuse[active])
+    for slab in range(listed, len(slabs)):
+        chosen += [slab] * (2 if len(chosen) < count - SINGLES else 1)
     # too few full slabs: the objects are in listed ones
-    slabs += [at + 1 for at in mine for _ in range(rows[at][2]) if rows[at][4] != CPU_SLAB]
-    return [(cache_row, slab, cpu, 0) for slab in reversed(slabs[:count])]
+    for slab in range(listed):
+        chosen += [slab] * (inuse[slab] if where[slab] != CPU_SLAB else 0)
+    return [(cache_row, before + slab + 1, cpu, 0) for slab in reversed(chosen[:count])]
 
 
 def initial_objects(first_frees: np.ndarray, initial: InitialSlabs) -> np.ndarray:
@@ -239,12 +258,7 @@ def initial_objects(first_frees: np.ndarray, initial: InitialSlabs) -> np.ndarra
     allocated by something the kernel does not trace.
     """
     rows = initial.row_of_slab[first_frees >> HANDLE_SHIFT].copy()
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.searchsorted(ordered, ordered)
-    rank = np.empty(len(rows), np.int64)
-    rank[order] = np.arange(len(rows)) - starts
     sheaf = np.bincount(initial.sheaves["slab"], minlength=len(initial.slabs) + 1)
     held = np.concatenate([[0], initial.slabs["inuse"]]) - sheaf
-    rows[rank >= held[rows]] = 0
+    rows[_ranks(rows) >= held[rows]] = 0
     return rows
