@@ -110,9 +110,10 @@ def read_capture(folder: str | Path) -> Capture:
     slab_rows = initial_objects(first_frees, initial)
     keys = stream.first_frees[slab_rows > 0]
     cpus = field(path, manifest, "nproc", int)
-    slab_of_key = dict(zip(keys.tolist(), slab_rows[slab_rows > 0].tolist(), strict=True))
     unseen = np.zeros(0, EVENT)
     if dump_times[0] < -1:
+        slab_of_key = np.zeros(stream.keys, np.int32)
+        slab_of_key[keys] = slab_rows[slab_rows > 0]
         unseen = untraced_allocations(
             folder, initial.slabs, caches, stream.raw, slab_of_key, cpus, stream.keys,
             dump_times[1] - 1,

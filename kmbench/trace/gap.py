@@ -9,6 +9,7 @@ allocated as, together with what was traced, leave the lists as they were read. 
 recorder's CPU: that was busy recording.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,14 +46,15 @@ class SmallSlub:
         self.active: list[int | None] = [None] * cpus
         self.partial: list[list[int]] = [[] for _ in range(cpus)]  # oldest first
         self.node: list[int] = []
-        for row in np.flatnonzero(slabs["where"] != FULL).tolist():
-            slab = slabs[row]
-            self.free[row] = int(slab["objects"]) - int(slab["inuse"])
-            if slab["where"] == CPU_SLAB:
-                self.active[slab["cpu"]] = row
-            elif slab["where"] == CPU_PARTIAL:
-                self.partial[slab["cpu"]].insert(0, row)
-            elif slab["where"] == NODE_PARTIAL:
+        rows = np.flatnonzero(slabs["where"] != FULL)
+        columns = (slabs[name][rows].tolist() for name in ("objects", "inuse", "where", "cpu"))
+        for row, objects, inuse, where, cpu in zip(rows.tolist(), *columns, strict=True):
+            self.free[row] = objects - inuse
+            if where == CPU_SLAB:
+                self.active[cpu] = row
+            elif where == CPU_PARTIAL:
+                self.partial[cpu].insert(0, row)
+            elif where == NODE_PARTIAL:
                 self.node.append(row)
 
     def copy(self) -> "SmallSlub":
@@ -135,13 +137,13 @@ def needed(slub: SmallSlub, cpu: int, traced: Iterable[tuple], seen: Lists) -> i
 
 def untraced_allocations(
     folder: Path, slabs: np.ndarray, caches: tuple[CacheSpec, ...], events: np.ndarray,
-    slab_of: dict[int, int], cpus: int, key: int, end: int,
+    slab_of: np.ndarray, cpus: int, key: int, end: int,
 ) -> np.ndarray:  # fmt: skip
     """ALLOC events at time 0, owned by the root, and FREE events for the same objects.
 
-    slabs: INITIAL_SLAB.  events: EVENT array of what was traced, in time order.  slab_of: 1-based
-    row of `slabs` by the key of an object that was there before.  cpus: of the machine.  Keys of
-    what is made are `key`, `key` + 1, ...
+    slabs: INITIAL_SLAB, cache by cache.  events: EVENT array of what was traced, in time order.
+    slab_of: i4 per key, 1-based row of `slabs` of an object that was there before, 0 of others.
+    cpus: of the machine.  Keys of what is made are `key`, `key` + 1, ...
 
     When such objects are freed is not known.  Those of reclaimable caches, which hold what is
     cached, are at the time `end` (ns), the others at the first reading.
@@ -153,25 +155,29 @@ def untraced_allocations(
     snaps = read_arrays(path, dict.fromkeys(_COLUMNS, "i"))
     times = snaps["t_sysfs"][snaps["t_sysfs"] >= 0]
     first = int(times.min(initial=np.iinfo(np.int64).max))
-    events = events[: np.searchsorted(events["t"], first, "right")]
+    events = events[: bisect_right(events["t"], first)]
     events = events[events["op"] <= FREE]
     if not len(times) or not len(events):
         return np.zeros(0, EVENT)
     busy = int(events["cpu"][0])
     idle = next((cpu for cpu in range(cpus) if cpu != busy), busy)
+    begins = np.searchsorted(slabs["cache"], np.arange(1, len(caches) + 2)).tolist()
     states: dict[int, tuple[SmallSlub, list[tuple], Lists]] = {}
     for at in np.flatnonzero((snaps["t_sysfs"] == first) & (snaps["cache"] < len(caches))):
         row = int(snaps["cache"][at]) + 1
         if caches[row - 1].sheaf_capacity:
             continue
-        listed = np.flatnonzero(slabs["cache"] == row)
+        begin, stop = begins[row - 1 : row + 1]
+        mine = events[events["cache"] == row]
         traced = [
-            (int(event["op"]), int(event["cpu"]), int(event["obj"]),
-             slab_of[event["obj"]] - 1 - listed[0] if event["obj"] in slab_of else None)
-            for event in events[events["cache"] == row]
+            (op, where, obj, slab - 1 - begin if slab else None)
+            for op, where, obj, slab in zip(
+                *(mine[name].tolist() for name in ("op", "cpu", "obj")),
+                slab_of[mine["obj"]].tolist(), strict=True,
+            )
         ]  # fmt: skip
         seen = Lists(*(int(snaps[name][at]) for name in _COLUMNS[2:]))
-        states[row] = SmallSlub(slabs[listed], caches[row - 1], cpus), traced, seen
+        states[row] = SmallSlub(slabs[begin:stop], caches[row - 1], cpus), traced, seen
 
     def explained(cpu: int, only_traced: bool) -> list[int]:
         """Rows of the caches, one per allocation on `cpu`."""
