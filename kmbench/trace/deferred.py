@@ -33,7 +33,7 @@ _NEVER = np.iinfo(np.int64).max
 
 
 class _Fates(NamedTuple):
-    after: np.ndarray  # i8 per event: the next one on the same key, -1 without
+    after: np.ndarray  # i4 per event: the next one on the same key, -1 without
     freed: np.ndarray  # i8 per site: objects seen freed
     lost: np.ndarray  # i8 per site: objects whose slot was allocated again without
 
@@ -165,10 +165,10 @@ def _drain(t, cpu, again, order, drain, full, jiffy, grace):  # pragma: no cover
 def _fates(events: np.ndarray, site: np.ndarray, nr_sites: int) -> _Fates:
     top = int(events["obj"].max(initial=0)) + 1
     fates = _Fates(
-        np.full(len(events), -1, np.int64), np.zeros(nr_sites, np.int64),
+        np.full(len(events), -1, np.int32), np.zeros(nr_sites, np.int64),
         np.zeros(nr_sites, np.int64),
     )  # fmt: skip
-    _follow(events, site, np.full(top, -1, np.int64), *fates)
+    _follow(events, site, np.full(top, -1, np.int32), *fates)
     return fates
 
 
@@ -178,9 +178,10 @@ def _kinds(events: np.ndarray, site: np.ndarray, fates: _Fates, batched: np.ndar
     Of one kind are objects of one caller and size: those of __register_sysctl_table() tell tables
     apart.
     """
-    made = np.flatnonzero((events["op"] == ev.ALLOC) & (site >= 0) & batched[events["cache"]])
-    deferred = fates.lost > 100 * fates.freed
-    made = made[deferred[site[made]]]
+    # frees have site -1, the entry that is added
+    deferred = np.append(fates.lost > 100 * fates.freed, False)
+    made = np.flatnonzero(deferred[site])
+    made = made[batched[events["cache"][made]]]
     kind = np.full(len(events), -1, np.int32)
     key = site[made].astype(np.int64) << 32 | events["arg"][made]
     kind[made] = np.unique(key, return_inverse=True)[1].ravel()
