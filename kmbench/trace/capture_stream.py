@@ -23,7 +23,7 @@ from kmbench.trace.passes import (
     ends_of_tasks,
     merge,
 )
-from kmbench.trace.tables import read_arrays
+from kmbench.trace.tables import read_arrays, read_table
 
 # `arg` of SAMPLE: what the recorder read then
 SAMPLE_SLABS, SAMPLE_KMEM, SAMPLE_SYSFS, SAMPLE_DUMP = 1, 2, 3, 4
@@ -147,7 +147,8 @@ def stack_events(
     """
     forks = aux.filter(pl.col("ev") == "sched_process_fork").sort("t")
     exits = aux.filter(pl.col("ev") == "sched_process_exit").sort("t")
-    made = slab[(slab["cache"] == task_cache) & (slab["op"] == ev.ALLOC)]
+    made = slab[np.flatnonzero(slab["cache"] == task_cache)]
+    made = made[made["op"] == ev.ALLOC]
     made = pl.DataFrame({"t": made["t"], "pid": made["task"], "start": made["t"]}).sort("t")
     # sorted by now; polars cannot see that with `by`
     begins = forks.join_asof(made, on="t", by="pid", strategy="backward", check_sortedness=False)
@@ -235,9 +236,11 @@ def shrink_events(
     if not len(marker):
         return _blank(0)
     t, pid = marker["t"][0], marker["pid"][0]
+    begin = int(np.searchsorted(columns["t"], t, "right"))
+    columns = {name: values[begin:] for name, values in columns.items()}
     writes = np.flatnonzero(
         from_site(columns, sites, "kernfs_fop_write_iter") & (columns["op"] == _KMALLOC)
-        & (columns["pid"] == pid) & (columns["t"] > t)
+        & (columns["pid"] == pid)
     )  # fmt: skip
     if len(writes) != nr_caches:
         out = _blank(1)
@@ -283,9 +286,9 @@ def read_aux(folder: Path) -> pl.DataFrame:
     """aux.parquet with plain text columns and 32-bit task ids."""
     names = ("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3")
     kinds = dict.fromkeys(names, "i") | {"ev": "s", "s": "s"}
-    frame = pl.DataFrame(read_arrays(folder / "aux.parquet", kinds), strict=False)
-    return frame.with_columns(
-        pl.col("ev", "s").cast(pl.String), pl.col("pid").cast(pl.Int32), pl.col("t").cast(pl.Int64)
+    frame = pl.DataFrame(read_table(folder / "aux.parquet", kinds))
+    return frame.with_columns(pl.col("ev", "s").cast(pl.String), pl.col(names).fill_null(-1)).cast(
+        {"pid": pl.Int32, "t": pl.Int64}
     )
 
 
@@ -314,6 +317,8 @@ def read_stream(
     slab, role, called, accounted, asked, first, handles = slab_events(
         columns, sites, len(cache_names), int(marks[0]) if len(marks) else -1
     )
+    shrinks = shrink_events(aux, columns, sites, len(cache_names))
+    del columns  # as large as the events made of them
     pages, dated_late, base = page_events(folder, len(handles))
     stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
     percpu, base = percpu_events(aux, base)
@@ -322,8 +327,8 @@ def read_stream(
     )  # fmt: skip
     batched = ~np.array([True, *sheaves])
     recorded = [
-        lost, percpu, stacks, pages, group_events(aux, groups, parents),
-        shrink_events(aux, columns, sites, len(cache_names)), sample_events(folder, dump_times),
+        lost, percpu, stacks, pages, group_events(aux, groups, parents), shrinks,
+        sample_events(folder, dump_times),
     ]  # fmt: skip
     end = max(int(events["t"].max(initial=0)) for events in (slab, *recorded))
     queued = deferred_frees(slab, called, len(sites), batched)
