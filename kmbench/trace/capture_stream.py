@@ -104,8 +104,11 @@ def with_buckets(
 
 def slab_events(
     columns: dict[str, np.ndarray], sites: list[str], nr_caches: int, recorder: int
-) -> SlabEvents:
-    """Slab operations with overtaken allocations put right: see passes.convert_slab_events."""
+) -> tuple[SlabEvents, np.ndarray]:
+    """Slab operations with overtaken allocations put right, and which (bool) of them stand late.
+
+    See passes.convert_slab_events.
+    """
     site_role = np.zeros(len(sites), np.uint8)
     for prefix, role in ((VECTOR_SITE, OWN_VECTOR), (EXEC_SITE, BY_EXEC)):
         site_role[[at for at, site in enumerate(sites) if site.startswith(prefix)]] = role
@@ -113,8 +116,7 @@ def slab_events(
     for prefixes, role in ((VECTOR_FREES, OWN_VECTOR), (RCU_FREES, AFTER_GRACE)):
         free_role[[at for at, site in enumerate(sites) if site.startswith(prefixes)]] = role
     slab = convert_slab_events(columns, site_role, free_role, nr_caches, recorder)
-    before_interrupts(slab.rows, slab.role, len(slab.handles))
-    return slab
+    return slab, before_interrupts(slab.rows, slab.role, len(slab.handles))
 
 
 def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -314,24 +316,24 @@ def read_stream(
     columns = with_buckets(columns, sites, cache_names)
     rows = {name: row for row, name in enumerate(cache_names, 1)}
     marks = aux.filter(pl.col("ev") == "marker")["pid"]
-    slab, role, called, accounted, asked, first, handles = slab_events(
-        columns, sites, len(cache_names), int(marks[0]) if len(marks) else -1
-    )
+    slab, late = slab_events(columns, sites, len(cache_names), int(marks[0]) if len(marks) else -1)
+    stop = int(columns["t"].max(initial=0))
     shrinks = shrink_events(aux, columns, sites, len(cache_names))
     del columns  # as large as the events made of them
-    pages, dated_late, base = page_events(folder, len(handles))
-    stacks, base = stack_events(aux, slab, pages, rows.get("task_struct", -1), base)
+    pages, dated_late, base = page_events(folder, len(slab.handles))
+    stacks, base = stack_events(aux, slab.rows, pages, rows.get("task_struct", -1), base)
     percpu, base = percpu_events(aux, base)
     lost = lost_mm_frees(
-        slab, role == BY_EXEC, rows.get("mm_struct", -1), pages[~dated_late], percpu, stacks
+        slab.rows, slab.role == BY_EXEC, rows.get("mm_struct", -1), pages[~dated_late], percpu,
+        stacks,
     )  # fmt: skip
     batched = ~np.array([True, *sheaves])
     recorded = [
         lost, percpu, stacks, pages, group_events(aux, groups, parents), shrinks,
         sample_events(folder, dump_times),
     ]  # fmt: skip
-    end = max(int(events["t"].max(initial=0)) for events in (slab, *recorded))
-    queued = deferred_frees(slab, called, len(sites), batched)
-    others = [*recorded, queued[queued["t"] <= end]]  # the rest outlives the recording
-    raw, roles = merge(slab, role, others)
-    return RawStream(raw, roles, base, accounted, asked, first, handles)
+    stop = max(stop, *(int(events["t"].max(initial=0)) for events in recorded))
+    queued = deferred_frees(slab.rows, slab.site, len(sites), batched)
+    others = [*recorded, queued[queued["t"] <= stop]]  # the rest outlives the recording
+    raw, role = merge(slab.rows, slab.role, late, others)
+    return RawStream(raw, role, base, slab.accounted, slab.asked, slab.first_frees, slab.handles)

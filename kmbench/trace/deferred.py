@@ -178,11 +178,11 @@ def _kinds(events: np.ndarray, site: np.ndarray, fates: _Fates, batched: np.ndar
     Of one kind are objects of one caller and size: those of __register_sysctl_table() tell tables
     apart.
     """
+    kind = np.full(len(events), -1, np.int32)
     # frees have site -1, the entry that is added
     deferred = np.append(fates.lost > 100 * fates.freed, False)
-    made = np.flatnonzero(deferred[site])
+    made = np.flatnonzero(deferred[site]) if deferred.any() else np.zeros(0, np.int64)
     made = made[batched[events["cache"][made]]]
-    kind = np.full(len(events), -1, np.int32)
     key = site[made].astype(np.int64) << 32 | events["arg"][made]
     kind[made] = np.unique(key, return_inverse=True)[1].ravel()
     return kind

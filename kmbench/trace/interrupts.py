@@ -31,7 +31,8 @@ def _move(events, role, nr_keys, gap, new_slab_gap, burst):  # pragma: no cover 
     first = np.zeros(256, np.int64)
     last = np.full(256, -1, np.int64)
     awaits = np.full(256, -1, np.int64)  # task whose allocation had to make a vector
-    moved = 0
+    late = np.zeros(len(events), np.bool_)
+    latest = np.int64(0)
     for i in range(len(events)):
         t, c, task, key = events[i].t, events[i].cpu, events[i].task, events[i].obj
         is_free = events[i].op == _FREE
@@ -40,12 +41,14 @@ def _move(events, role, nr_keys, gap, new_slab_gap, burst):  # pragma: no cover 
         if events[i].gfp & _INTERRUPT:
             if last[c] < 0 or t - last[c] > burst:
                 first[c] = t
-            last[c] = t
+            last[c] = latest = t
             continue
         near = last[c] >= 0 and (awaits[c] == task or t - last[c] <= gap)
         if not is_free and near and freed[key] <= first[c]:
             events[i].t = max(first[c] - 1, 0)
-            moved += 1
+            late[i] = events[i].t < latest
+        if not late[i]:
+            latest = events[i].t
         if not is_free and role[i] == OWN_VECTOR:
             awaits[c] = task
             if last[c] >= 0 and t - last[c] <= new_slab_gap:
@@ -53,13 +56,15 @@ def _move(events, role, nr_keys, gap, new_slab_gap, burst):  # pragma: no cover 
         else:
             awaits[c] = -1
         last[c] = -1
-    return moved
+    return late
 
 
-def before_interrupts(events: np.ndarray, role: np.ndarray, nr_keys: int) -> int:
-    """Give overtaken allocations a time before the interrupt, in place; how many those are.
+def before_interrupts(events: np.ndarray, role: np.ndarray, nr_keys: int) -> np.ndarray:
+    """Give overtaken allocations a time before the interrupt, in place.
 
     events: EVENT array of slab operations in time order, ``obj`` a key below `nr_keys`.
     role: u1 per event, see passes.py; OWN_VECTOR tells allocations of vectors.
+
+    Returns which events (bool) now stand later than their time says.
     """
     return _move(events, role, nr_keys, GAP_NS, NEW_SLAB_GAP_NS, BURST_NS)

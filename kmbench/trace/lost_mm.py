@@ -19,7 +19,7 @@ WITHIN_NS = 30_000  # mm_init() allocates the page directory and the counters wi
 def _freed_at(events: np.ndarray, alloc_op: int) -> np.ndarray:
     """Per event (i8, ns): when what it allocated is freed; never when that was not seen."""
     key, op = events["obj"], events["op"]
-    order = np.lexsort((np.arange(len(events)), key))
+    order = np.argsort(key, kind="stable")
     out = np.full(len(events), _NEVER)
     after = order[1:]
     freed = (key[after] == key[order[:-1]]) & (op[after] != alloc_op)

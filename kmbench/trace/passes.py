@@ -138,26 +138,16 @@ def convert_slab_events(
 
 
 @cached
-def _last_seen(events, exit_t, exit_task, fork_t, fork_task, out):  # pragma: no cover - compiled
-    current = np.full(exit_task.max() + 1, -1, np.int32)
-    x = f = 0
+def _last_seen(events, change_t, change_task, exit_of, out):  # pragma: no cover - compiled
+    current = np.full(change_task.max() + 1, -1, np.int32)
+    n = 0
     for i in range(len(events)):
-        t = events[i].t
-        while x < len(exit_t) or f < len(fork_t):
-            if x < len(exit_t) and (f >= len(fork_t) or exit_t[x] <= fork_t[f]):
-                if exit_t[x] > t:
-                    break
-                current[exit_task[x]] = x
-                x += 1
-            else:
-                if fork_t[f] > t:
-                    break
-                if fork_task[f] < len(current):
-                    current[fork_task[f]] = -1  # the id is somebody else's now
-                f += 1
+        t, task = events[i].t, events[i].task
+        while n < len(change_t) and change_t[n] <= t:
+            current[change_task[n]] = exit_of[n]
+            n += 1
         if events[i].gfp & _INTERRUPT:
             continue
-        task = events[i].task
         if 0 <= task < len(current) and current[task] >= 0:
             out[current[task]] = max(out[current[task]], t + 1)
 
@@ -172,18 +162,14 @@ def ends_of_tasks(
     exits, forks: (t i8, task i4) in time order; forks tell when an id is given out anew.
     """
     out = exits[0].copy()
+    t, task = (np.concatenate(columns) for columns in zip(exits, forks, strict=True))
+    # after a fork the id is somebody else's
+    exit_of = np.append(np.arange(len(out)), np.full(len(forks[0]), -1))
+    order = np.argsort(t, kind="stable")
     if len(out):
         for events in parts:
-            _last_seen(events, *exits, *forks, out)
+            _last_seen(events, t[order], task[order], exit_of[order], out)
     return out
-
-
-@cached
-def _is_late(events, late):  # pragma: no cover - compiled
-    latest = np.iinfo(np.int64).min
-    for i in range(len(events)):
-        late[i] = events[i].t < latest
-        latest = max(latest, events[i].t)
 
 
 @cached
@@ -203,14 +189,12 @@ def _merge(a, role_a, late, b, role_b, out, role):  # pragma: no cover - compile
 
 
 def merge(
-    slab: np.ndarray, role: np.ndarray, others: list[np.ndarray]
+    slab: np.ndarray, role: np.ndarray, late: np.ndarray, others: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """One EVENT array in time order and its roles; at equal times `slab` comes first.
 
-    A few rows of `slab` may stand later than their time says.
+    slab: in time order, but for the rows that are `late` (bool).
     """
-    late = np.empty(len(slab), np.bool_)
-    _is_late(slab, late)
     rest = np.concatenate([slab[late], *others])
     rest_role = np.zeros(len(rest), np.uint8)
     rest_role[: np.count_nonzero(late)] = role[late]
