@@ -51,7 +51,10 @@ def read_table(path: Path, columns: dict[str, str]) -> pa.Table:
     with open_parquet(path) as file:
         check_columns(path, file.schema_arrow, columns)
         try:
-            return file.read(columns=list(columns))
+            table = file.read(columns=list(columns))
+            # what damage has made of text, in cells or metadata, would end the process in polars
+            table.validate(full=True)
+            return table.replace_schema_metadata(None)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
             reason = str(err).splitlines()[0]
             raise UsageProblem(
