@@ -204,7 +204,7 @@ def _lifetime_rows(truth: Truth, slabs: pl.DataFrame) -> list[Row]:
 
 
 def score(
-    capture: str | Path,
+    capture: str | Path | Truth,
     slabs: Any,
     kmem: Any,
     *,
@@ -213,7 +213,7 @@ def score(
 ) -> Score:
     """Compare a replay with what the recorded machine read.
 
-    capture: a capture folder, or a trace file with its readings beside it.
+    capture: a capture folder, a trace file with its readings beside it, or those readings.
     slabs: table with columns cache (name), t (ns), num_slabs, and if known made and returned
         (slabs since the start); one row per cache and sample, at least for the caches
         that have slabs.
@@ -226,7 +226,7 @@ def score(
 
     Raises UsageProblem when a table lacks a column or the capture has no readings.
     """
-    truth = read_truth(capture)
+    truth = capture if isinstance(capture, Truth) else read_truth(capture)
     slab_kinds = {"cache": pl.String, "t": pl.Int64, "num_slabs": pl.Int64}
     kmem_kinds = {"memcg": pl.String, "t": pl.Int64, "bytes": pl.Int64}
     slab_frame = _frame(slabs, slab_kinds, "predicted slabs")

@@ -241,7 +241,7 @@ def validate(
     if not len(prediction.slabs):
         raise UsageProblem(f"{path}: no event samples the model; expected some op sample")
     result = score(
-        path, prediction.slabs, prediction.kmem, zombies=prediction.zombies, live=live
+        truth, prediction.slabs, prediction.kmem, zombies=prediction.zombies, live=live
     )  # fmt: skip
     return Validation(
         truth.name, strategy, judge(result, bounds or {}),
