@@ -4,33 +4,22 @@ import numpy as np
 import pytest
 
 from kmbench.core import events as ev
-from kmbench.core.geometry import make_cache
-from kmbench.core.setup import INITIAL_SLAB
-from kmbench.errors import UsageProblem
 from kmbench.trace.buckets import buckets
-from kmbench.trace.capture import lost_events, read_capture
-from kmbench.trace.convert import convert_capture
+from kmbench.trace.capture import read_capture
 from kmbench.trace.deferred import DRAIN_NS, GRACE_NS
-from kmbench.trace.format import open_trace
-from kmbench.trace.gap import Lists, SmallSlub, needed
 from kmbench.trace.interrupts import GAP_NS, NEW_SLAB_GAP_NS, before_interrupts
 from kmbench.trace.passes import OWN_VECTOR, PLAIN
-from kmbench.trace.recording import open_recording
-from kmbench.trace.truth import read_truth
-from trace_capture import CACHES, cache_row, write_capture
-
-ALLOC, FREE, KMALLOC, KFREE = 0, 1, 2, 3  # ops of events.parquet
-ACCOUNT = ev.GFP_ACCOUNT
-
-
-def ops(capture, *names):
-    """(op, t, handle) of the events that name an object."""
-    rows = capture.events[capture.events["op"] <= ev.PERCPU_FREE]
-    return [(ev.OP_NAMES[row["op"]], int(row["t"]), int(row["obj"])) for row in rows]
-
-
-def of_op(capture, op):
-    return capture.events[capture.events["op"] == op]
+from trace_capture import (
+    ACCOUNT,
+    CACHES,
+    FREE,
+    KFREE,
+    KMALLOC,
+    cache_row,
+    of_op,
+    ops,
+    write_capture,
+)
 
 
 def test_handles_are_dense_and_reused_last_first(tmp_path):
@@ -122,66 +111,6 @@ def test_vectors_unknown_caches_and_large_objects_are_left_out(tmp_path):
     capture = read_capture(write_capture(tmp_path / "c", events=events))
     assert ops(capture) == []
     assert capture.repairs.vectors == 2
-
-
-def test_initial_slabs_lists_and_objects(tmp_path):
-    dump = [
-        {"pfn": 10, "inuse": 20, "objects": 21, "where": 0},
-        {"pfn": 11, "inuse": 3, "objects": 21, "where": 0},
-        {"pfn": 12, "inuse": 19, "objects": 21, "where": 1, "cpu": 1},
-        {"pfn": 12, "inuse": 4, "where": 3, "cpu": 1},
-        {"pfn": 13, "inuse": 7, "objects": 21, "where": 2},
-        {"pfn": 14, "inuse": 6, "objects": 21, "where": 2},
-        {"pfn": 99, "inuse": 6, "objects": 21, "where": 0, "dump": 1},
-    ]
-    slabs = [
-        {"slab": 0, "pfn": 11, "t_alloc": -1}, {"slab": 1, "pfn": 50, "t_alloc": -1},
-        {"slab": 2, "pfn": 60, "t_alloc": 5},
-    ]  # fmt: skip
-    # slab 0 had three objects in use, so the fourth free is of an untraced allocation; slab 1 was
-    # full; slab 2 is newer
-    frees = [0, 1, 2, 3, 512, 1024]
-    events = [{"t": 1, "obj": 1500}] + [
-        {"t": 10 + at, "op": FREE, "obj": obj, "flags": 4} for at, obj in enumerate(frees)
-    ]
-    folder = write_capture(
-        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 7}}
-    )
-    setup = read_capture(folder).setup
-    rows = setup.initial_slabs
-    assert rows["where"].tolist() == [1, 2, 2, 3, 3, 4, 4]
-    assert rows["inuse"].tolist() == [15, 7, 6, 20, 3, 21, 21]
-    assert rows["cpu_free"].tolist() == [4, 0, 0, 0, 0, 0, 0]
-    assert rows["cpu"].tolist()[:2] == [1, 0]
-    assert setup.initial_objects["slab"].tolist() == [5, 5, 5, 6]
-    assert setup.initial_objects["obj"].tolist() == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("recorder", [True, False])
-def test_what_the_recorder_frees_first_is_younger_than_the_dump(tmp_path, recorder):
-    dump = [{"pfn": 10, "inuse": 20, "objects": 21, "where": 0}]
-    slabs = [{"slab": 0, "pfn": 10, "t_alloc": -1}]
-    events = [{"t": 1, "op": FREE, "obj": 3, "pid": 8, "flags": 4}, {"t": 2, "obj": 600}]
-    folder = write_capture(
-        tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps={"dentry": {"slabs": 1}},
-        aux=[{"t": 9, "ev": "marker", "s": "START", "pid": 8 if recorder else 7}],
-    )  # fmt: skip
-    capture = read_capture(folder)
-    assert len(capture.setup.initial_objects) == (0 if recorder else 1)
-    assert [op for op, _, _ in ops(capture)] == ["alloc"] * recorder + ["free", "alloc"]
-
-
-def test_sheaves_are_filled_from_full_slabs_and_the_active_one(tmp_path):
-    dump = [{"pfn": 10, "inuse": 21, "objects": 21, "where": 1, "cpu": 1},
-            {"pfn": 10, "where": 3, "cpu": 1}]  # fmt: skip
-    dumps = {"dentry": {"slabs": 31, "sheaf_objs": 31}}
-    setup = read_capture(write_capture(tmp_path / "c", slabdump=dump, dumps=dumps, sheaf=32)).setup
-    sheaves = setup.initial_sheaves
-    assert len(sheaves) == 31
-    assert set(sheaves["cpu"]) == {1}
-    taken = np.bincount(sheaves["slab"], minlength=32)
-    assert taken[1] == 3 and taken.max() == 3 and sheaves["slab"][-1] == 1  # popped first
-    assert np.all(taken[1:] <= setup.initial_slabs["inuse"])
 
 
 def test_stacks_follow_fork_and_exit(tmp_path):
@@ -337,93 +266,6 @@ def test_an_allocation_of_a_new_slab_began_before_its_vector(t, kind, ctx, right
     assert caught(t, kind, ctx)[0] == (right or t)
 
 
-def test_conversion_whole_and_cut(tmp_path):
-    truth = {
-        "caches": {"dentry": {"scoreable": True, "live_end": 1, "live_end_from_events": 1,
-                              "slabs_made": 2, "slabs_gone": 1}},
-        "memcgs": {"/job": {"scoreable": True}},
-    }  # fmt: skip
-    folder = write_capture(
-        tmp_path / "c", truth=truth, events=[{"t": 1, "obj": 600}, {"t": 600, "obj": 601}],
-        snapshots=[{"t": 100, "cache": 0, "num_slabs": 4}, {"t": 500, "cache": 0, "num_slabs": 5}],
-        memcgs=[{"t0": 120, "t1": 130, "memcg": 2, "kmem_usage": 4096}],
-    )  # fmt: skip
-    whole, cut = tmp_path / "w.kmtrace.parquet", tmp_path / "k.kmtrace.parquet"
-    convert_capture(folder, whole)
-    convert_capture(folder, cut, seconds=300e-9)
-    with open_trace(whole) as file:
-        assert np.array_equal(file.read(), read_capture(folder).events)
-    with open_trace(cut) as file:
-        assert file.read()["t"].max() < 300
-    assert read_truth(whole).readings.equals(read_truth(folder).readings)
-    assert read_truth(cut).readings["t"].max() < 300
-    assert read_truth(whole).caches["dentry"]["live_end"] == 1
-    assert read_truth(cut).caches["dentry"]["live_end"] is None
-    with pytest.raises(UsageProblem, match="above 0"):
-        convert_capture(folder, cut, seconds=0)
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"events": [{"cache": 99}]}, "column cache holds 99"),
-        ({"events": [{"memcg": 3}]}, "column memcg holds 3"),
-        ({"events": [{"obj": -7}]}, "column obj holds -7"),
-        ({"events": [{"t": 5, "obj": 9}, {"t": 4, "obj": 8}]}, "goes backwards"),
-        (
-            {"events": [{"obj": 9}, {"obj": 700, "op": 1, "flags": 4}]},
-            "expected a row of slabs.parquet",
-        ),
-        ({"slabs": [{"slab": 4}]}, "column slab"),
-        ({"manifest": {"memcgs": ["/x"]}}, "expected the root"),
-        ({"manifest": {"nproc": "two"}}, "field nproc"),
-        ({"manifest": {"dumps": {}}}, "no entry for cache dentry"),
-        ({"manifest": {"sites": 3}}, "field sites"),
-        ({"manifest": {"sites": ["a", 3]}}, "field sites holds 3; expected 0 or more str"),
-        ({"manifest": {"dump_t": [-1]}}, "field dump_t has 1 values; expected 2 or more int"),
-        ({"manifest": {"caches": [3]}}, "field caches holds 3; expected 0 or more dict"),
-        ({"slabdump": [{"pfn": 1, "objects": 21}]}, "0 slabs"),
-    ],
-)
-def test_bad_captures_are_told_in_one_line(tmp_path, change, expected):
-    folder = write_capture(tmp_path / "c", **change)
-    with pytest.raises(UsageProblem, match=expected) as info:
-        read_capture(folder)
-    assert "\n" not in str(info.value)
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "events.parquet", "slabdump.parquet"])
-def test_missing_and_broken_files(tmp_path, name):
-    folder = write_capture(tmp_path / "c")
-    (folder / name).write_bytes(b"PAR1 {")
-    with pytest.raises(UsageProblem, match=name):
-        read_capture(folder)
-    (folder / name).unlink()
-    with pytest.raises(UsageProblem, match="no such file"):
-        read_capture(folder)
-
-
-def test_a_page_given_away_untraced_is_a_newer_slab(tmp_path):
-    # the full slab 0 goes back; a task that is not traced makes a dentry slab of its page
-    slabs = [
-        {"slab": 0, "pfn": 10, "t_alloc": -1, "cache": 3},
-        {"slab": 1, "pfn": 10, "t_alloc": -1, "cache": 0},
-        {"slab": 2, "pfn": 11, "t_alloc": -1, "cache": 0},
-    ]
-    events = [{"t": 1, "obj": 4000}] + [
-        {"t": 2 + at, "op": FREE, "obj": obj, "cache": cache, "flags": 4}
-        for at, (obj, cache) in enumerate([(0, 3), (512, 0), (1024, 0)])
-    ]
-    dump = [{"pfn": 10, "inuse": 5, "objects": 21, "where": 0, "cache": 3}]
-    dumps = {"kmalloc-64": {"slabs": 1}, "dentry": {"slabs": 1}}
-    folder = write_capture(tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps=dumps)
-    capture = read_capture(folder)
-    slabs = capture.setup.initial_slabs
-    assert slabs["cache"].tolist() == [1, 4]
-    assert capture.setup.initial_objects["slab"].tolist() == [2, 1]
-    assert capture.repairs.allocs == 1  # the object of the newer slab
-
-
 BUCKETS = ("kmalloc-64", "kmalloc-1k", "msg_msg-64", "memdup_user-64", "memdup_user-1k")
 
 
@@ -462,103 +304,3 @@ def test_messages_are_charged_though_the_trace_does_not_say_so(tmp_path):
     assert capture.setup.caches[-1].flags & ev.SLAB_ACCOUNT
     assert not capture.setup.caches[3].flags & ev.SLAB_ACCOUNT
     assert made["memcg"].tolist() == [3, 3]
-
-
-def slub(free, partial_slabs, *, cpus=2, active=()):
-    """Slabs with so many free objects: the first are active on the CPUs `active`."""
-    spec = make_cache("x", 192)._replace(
-        cpu_partial=10 * partial_slabs, cpu_partial_slabs=partial_slabs
-    )
-    slabs = np.zeros(len(free), INITIAL_SLAB)
-    slabs["objects"], slabs["where"] = spec.objects, np.where(np.array(free) > 0, 3, 4)
-    slabs["inuse"] = spec.objects - np.array(free)
-    slabs["where"][: len(active)], slabs["cpu"][: len(active)] = 1, active
-    return SmallSlub(slabs, spec, cpus)
-
-
-@pytest.mark.parametrize(
-    ("free", "partial_slabs", "seen", "count"),
-    [
-        ([1, 2, 3], 0, (2, 0, 1), 1),  # without cpu partial lists: one slab at a time
-        ([1, 2, 3], 0, (1, 0, 1), 2),
-        ([4, 1, 1, 2, 9], 6, (0, 4, 5), 1),  # one becomes active, four go along
-        ([4, 1, 1, 2, 9], 6, (0, 3, 4), 5),  # the first is full, the last taken serves
-        ([4, 1, 1, 2, 9], 6, (0, 2, 3), 14),
-        ([4, 1, 1, 2, 9], 6, (0, 5, 6), 0),  # never holds six
-        ([4, 1, 1, 2, 9], 6, (1, 3, 4), 0),  # never takes four
-        ([4, 1], 6, (2, 0, 0), 0),
-        ([], 6, (0, 0, 1), 1),  # a new one
-    ],
-)
-def test_slabs_that_left_a_node_list_tell_how_much_was_allocated(free, partial_slabs, seen, count):
-    assert needed(slub(free, partial_slabs), 1, [], Lists(*seen)) == count
-
-
-def test_what_was_traced_counts_before_the_rest_is_explained():
-    # CPU 0 fills its slab, the node's and a new one: alone it leaves one active CPU
-    traced = [(ev.ALLOC, 0, key, None) for key in range(1 + 2 + 21)]
-    state = slub([1, 2], 6, active=[0])
-    assert needed(state, 1, traced, Lists(0, 0, 1)) == 0
-    assert needed(slub([1, 2], 6, active=[0]), 1, traced, Lists(0, 0, 2)) == 1
-    # a free of an object from before, of one just made, and of one never heard of
-    frees = [(ev.FREE, 0, 900, 1), (ev.FREE, 0, 0, None), (ev.FREE, 0, 901, None)]
-    state = slub([1, 0], 6, active=[0])
-    assert needed(state, 1, [traced[0], *frees], Lists(0, 1, 2)) == 0
-    assert needed(slub([1, 0], 6, active=[0]), 1, [traced[0], *frees], Lists(0, 1, 3)) == 1
-
-
-def test_the_small_slub_keeps_no_more_than_the_lists_may_hold():
-    state = slub([0] * 9 + [4], 2)
-    for slab in range(4):
-        state.give_back(slab, 0)  # the third drains the list
-    assert state.lists() == Lists(3, 2, 0) and state.node == [9, 1, 0]
-    for slab, most in ((1, state.spec.min_partial), (0, 1)):
-        state.spec = state.spec._replace(min_partial=most)
-        for _ in range(state.spec.objects - 1):
-            state.give_back(slab, 0)
-        # empty: kept only while fewer than min_partial slabs are there
-        assert (slab in state.node) == (most > 3)
-
-
-@pytest.mark.parametrize(("traced", "cpu"), [((0, 1, 3), 1), ((0, 1, 2), 0)])
-def test_what_was_taken_from_the_lists_before_the_first_reading_is_allocated(tmp_path, traced, cpu):
-    dump = [{"pfn": 10 + at, "inuse": 20 - at, "objects": 21, "cache": cache}
-            for at, cache in enumerate([0, 0, 3, 3])]  # fmt: skip
-    dumps = {"dentry": {"slabs": 2}, "kmalloc-64": {"slabs": 2}}
-    names = ("partial_slabs", "cpu_partial_slabs", "cpu_slabs")
-    # kmalloc-64 was traced on CPU 0, which takes both its slabs: the other CPU has one, or has not
-    snaps = [
-        {"t": 5, "t_sysfs": 50, "cache": cache, **dict(zip(names, seen, strict=True))}
-        for cache, seen in ((0, (0, 1, 2)), (3, traced))
-    ]
-    events = [{"t": 10, "op": KMALLOC, "cache": 3, "obj": 6000}]
-    manifest = {"dump_t": [-9, 900_000, 990_000]}
-    folder = write_capture(tmp_path / "c", events=events, slabdump=dump, dumps=dumps,
-                           snapshots=snaps, manifest=manifest)  # fmt: skip
-    made = read_capture(folder).events
-    made = made[made["op"] <= ev.FREE][["op", "t", "cpu", "cache", "memcg"]].tolist()
-    if cpu:
-        # the other CPU took first: CPU 0 had to make one
-        assert (ev.ALLOC, 0, 1, 1, 1) in made and (ev.FREE, 50, 1, 1, 1) in made
-    else:
-        assert made[:2] == [(ev.ALLOC, 0, 0, 1, 1), (ev.ALLOC, 10, 0, 4, 1)]
-    assert sum(row[0] == ev.ALLOC for row in made) == sum(row[0] == ev.FREE for row in made) + 1
-
-
-def test_what_the_recorder_lost_is_said(tmp_path):
-    assert lost_events({}) == lost_events({"ring_stats": None, "missed_event_pages": None}) == 0
-    cpu = {"entries": "900", "overrun": "40", "commit overrun": "0", "dropped events": 2}
-    stats = {"ring_stats": {"0": cpu, "1": cpu | {"overrun": "x"}}, "missed_event_pages": 1}
-    assert lost_events(stats) == 40 + 2 + 2 + 1
-    folder = write_capture(tmp_path / "c", manifest=stats, events=[{"t": 1, "obj": 600}])
-    with open_recording(folder) as recording:
-        assert recording.source["events_lost"] == 45
-    convert_capture(folder, tmp_path / "c.kmtrace.parquet")
-    with open_recording(tmp_path / "c.kmtrace.parquet") as recording:
-        assert recording.source["events_lost"] == 45
-
-
-def test_readings_of_unknown_groups_are_refused(tmp_path):
-    folder = write_capture(tmp_path / "c", memcgs=[{"memcg": 9}])
-    with pytest.raises(UsageProblem, match="memcgs.parquet: column memcg holds 9; expected below"):
-        read_truth(folder)

@@ -6,6 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kmbench.core import events as ev
+
+ALLOC, FREE, KMALLOC, KFREE = 0, 1, 2, 3  # ops of events.parquet
+ACCOUNT = ev.GFP_ACCOUNT
 CACHES = (
     "dentry",
     "task_struct",
@@ -79,3 +83,13 @@ def write_capture(folder: Path, *, dumps=None, sheaf=0, manifest=None, truth=Non
         }
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     return folder
+
+
+def ops(capture):
+    """(op, t, handle) of the events that name an object."""
+    rows = capture.events[capture.events["op"] <= ev.PERCPU_FREE]
+    return [(ev.OP_NAMES[row["op"]], int(row["t"]), int(row["obj"])) for row in rows]
+
+
+def of_op(capture, op):
+    return capture.events[capture.events["op"] == op]
