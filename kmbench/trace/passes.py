@@ -34,7 +34,7 @@ class SlabEvents(NamedTuple):
     accounted: np.ndarray  # bool per cache: charged although the caller did not ask for it
     asked: np.ndarray  # i8 per cache: allocations with __GFP_ACCOUNT, less those without
     first_frees: np.ndarray  # i4: keys whose first event is a free
-    handles: np.ndarray  # i4 per key: the capture's own
+    handles: np.ndarray  # i4 per key, from 1 on: the capture's own
 
 
 @cached
@@ -144,7 +144,8 @@ def _last_seen(events, change_t, change_task, exit_of, out):  # pragma: no cover
     for i in range(len(events)):
         t, task = events[i].t, events[i].task
         while n < len(change_t) and change_t[n] <= t:
-            current[change_task[n]] = exit_of[n]
+            if change_task[n] >= 0:
+                current[change_task[n]] = exit_of[n]
             n += 1
         if events[i].gfp & _INTERRUPT:
             continue
