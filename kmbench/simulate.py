@@ -135,8 +135,10 @@ class Simulation:
         )
 
     def _compile(self, apart: Callable[[], None] | None) -> tuple[float, bool]:
-        nothing = read_only(np.zeros(0, EVENT))
-        return self.engine.compile_for(*self._arguments(nothing), apart=apart)
+        arguments = self._arguments(read_only(np.zeros(0, EVENT)))
+        taken = self.engine.compile_for(*arguments, apart=apart)
+        self._enter = self.engine.entered_by(*arguments)
+        return taken
 
     def _load(self) -> None:
         if len(self.setup.initial_slabs) == 0 and len(self.setup.initial_objects) == 0:
@@ -157,10 +159,12 @@ class Simulation:
 
     def feed(self, events: np.ndarray) -> None:
         """Process EVENT records, in order."""
+        if events.dtype != EVENT or events.ndim != 1:
+            raise TypeError(f"events: {events.ndim} axes of {events.dtype}; expected one of EVENT")
         events = read_only(events)
         S, hooks, P, events, start, stop, ahead, *buffers = self._arguments(events)
         while True:
-            start = self.engine.call(S, hooks, P, events, start, stop, ahead, *buffers)
+            start = self._enter(S, hooks, P, events, start, stop, ahead, *buffers)
             if S.k["status"][0] == DONE:
                 return
             for rows in self._rows.values():

@@ -90,8 +90,10 @@ def generated(
         prepare(S, W)
         batch = records(BATCH, EVENT)
         generator = specialise(generate, {"fill": fill})
-        generator.compile_for(S, generator.hooks, W, batch)
-        while nr := generator.call(S, generator.hooks, W, batch):
+        arguments = S, generator.hooks, W, batch
+        generator.compile_for(*arguments)
+        write = generator.entered_by(*arguments)
+        while nr := write(*arguments):
             yield batch[:nr]
 
     return OpenWorkload(setup, batches, "", nr_events, reclaims)

@@ -13,22 +13,24 @@ A, B = 2, 3  # rows of /a and, below it, /a/b
 NORETRY = ev.GFP_KERNEL | ev.GFP_NORETRY
 
 
+def memory(as_posted: bool) -> Memory:
+    """The shrinker of ``costa-2012``, on the machine of a Box."""
+    shrinker = kmbench.load_plugins().shrinker("costa-shrink-fn")
+    return Memory(Reclaim(min_pages=20), shrinker, {"as_posted": as_posted})
+
+
 class Box:
     """``costa-2012`` with its shrinker, by default on Linux 3.5: 21 dentries to a page, each starts
     out REFERENCED."""
 
     def __init__(self, as_posted, pages=4000, independent=False, era="3.5"):
-        plugins = kmbench.load_plugins()
         flags = ev.SLAB_ACCOUNT | ev.SLAB_RECLAIM_ACCOUNT
         dentry = make_cache("dentry", 192, era=era, cpus=1, page_size=4096, flags=flags)
         groups = (GroupSpec("/", 0), GroupSpec("/a"), GroupSpec("/a/b", A))
         setup = Setup(Machine(1, 1, pages), era, (dentry,), groups, 5000)
-        memory = Memory(
-            Reclaim(min_pages=20), plugins.shrinker("costa-shrink-fn"), {"as_posted": as_posted}
-        )
         given = {"independent": independent}
-        strategy = plugins.strategy("costa-2012")
-        self.sim = kmbench.Simulation(setup, strategy, given, 1, memory=memory)
+        strategy = kmbench.load_plugins().strategy("costa-2012")
+        self.sim = kmbench.Simulation(setup, strategy, given, 1, memory=memory(as_posted))
         self.t = self.names = 0
 
     def event(self, op, count=1, step=1000, **fields):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+import reclaim_box
+from kmbench.core.events import EVENT
 from kmbench.core.fingerprint import fingerprint
 from kmbench.core.jit import JIT
 from kmbench.errors import PluginProblem
+from kmbench.simulate import Simulation
 
 needs_jit = pytest.mark.skipif(not JIT, reason="nothing is compiled without JIT")
 
@@ -274,11 +278,10 @@ def test_the_core_counts_no_references(tmp_path, monkeypatch):
     """One counted reference a helper call would cost several times the time of the model."""
     monkeypatch.setenv("KMBENCH_CACHE", str(tmp_path))
 
-    from kmbench.core.events import EVENT
     from kmbench.core.geometry import make_cache
     from kmbench.core.setup import GroupSpec, Machine, Setup
     from kmbench.plugins import load_plugins
-    from kmbench.simulate import Simulation, read_only
+    from kmbench.simulate import read_only
 
     setup = Setup(
         Machine(memory_pages=4096), "6.18", (make_cache("a", 64),), (GroupSpec("/", 0),), 2
@@ -322,3 +325,27 @@ def test_types_do_not_depend_on_which_of_equal_dtypes_came_first():
     )
     assert np.dtype(fields, align=True) == np.dtype(fields)
     assert repr(aligned.kinds) != repr(packed.kinds) and aligned != packed
+
+
+@needs_jit
+def test_runs_with_reclaim_share_an_engine():
+    """Each of them loaded its own again; a shrinker that is edited still gives another one."""
+    first, second = (reclaim_box.Box(as_posted=True).sim for _ in range(2))
+    assert second.engine is first.engine and second.S.R is first.S.R
+    assert second.cache_hit and second.compile_s < first.compile_s
+
+    strategy, memory = first.strategy, reclaim_box.memory(as_posted=True)
+    edited = {**memory.shrinker.hooks, "lru_del": function("return", arguments="S, Q, obj")}
+    changed = memory._replace(shrinker=replace(memory.shrinker, hooks=edited))
+    third = Simulation(first.setup, strategy, memory=changed)
+    assert third.engine is not first.engine
+    assert third.S.R._numba_type != first.S.R._numba_type
+
+
+@pytest.mark.parametrize(
+    "events", [np.zeros(3), np.zeros((3, 1), EVENT), np.zeros(3, [("t", "i8"), ("op", "u1")])]
+)
+def test_only_events_are_fed(events):
+    """Compiled code does not look at what it is given: other records would be read as events."""
+    with pytest.raises(TypeError, match="expected one of EVENT"):
+        reclaim_box.Box(as_posted=True).sim.feed(events)

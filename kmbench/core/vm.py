@@ -1,9 +1,12 @@
 """The state that only a run with reclaim has, and how it is made (:mod:`kmbench.core.joints`)."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
+from numba.core import config
 
 from kmbench.core.access import BUCKETS, PHASES
 from kmbench.core.build import Accounting
@@ -165,8 +168,15 @@ def reclaim_state(
         vm["inode_cache"] = names.index(reclaim.inode_cache) + 1
         vm["inode_offset"] = setup.nr_objects // 2
     joined = {**SHRINKER_HOOKS, **shrinker.hooks, **RECLAIM, **hooks}
-    helpers = {name: as_helper(function) for name, function in sorted(joined.items())}
-    R = Hooks(fingerprint(helpers.values(), tuple(helpers)), helpers)
+    R = _joined(tuple(sorted(joined.items())), config.BOUNDSCHECK)
     kept = {name: getattr(S, name) for name in S._fields if name != "R"}
     made = kept | tables | {"P": P, "Q": Q, "U": U, "R": R}
     return tables_class(tuple(made))(**made)
+
+
+@lru_cache(maxsize=64)
+def _joined(hooks: tuple[tuple[str, Callable], ...], bounds_checked: bool) -> Hooks:
+    """``S.R`` with these functions by name; the same object for the same functions: engines are
+    known by it, and a process loads each once."""
+    helpers = {name: as_helper(function) for name, function in hooks}
+    return Hooks(fingerprint(helpers.values(), tuple(helpers)), helpers)
