@@ -127,6 +127,7 @@ def test_subtrees_of_a_deep_tree_against_plain_python():
             "true_slab": own.ravel(),
             "true_pages": np.zeros(own.size, np.int64),
             "kmem_usage": total.ravel() * 2,
+            "memory_kernel": np.zeros(own.size, np.int64),
         }
     )
     rows = with_subtrees(frame).collect().sort("sample", "memcg")

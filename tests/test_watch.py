@@ -3,12 +3,16 @@
 import io
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
 
 import kmbench
-from kmbench.cli.watch import Watch, cache_lines, group_lines
+from kmbench.cli.watch import Watch, cache_lines, group_lines, kernel_pages
+from kmbench.core import events as ev
+from kmbench.core.sample import TIMELINE_COLUMNS
+from reclaim_box import A, B, Box
 
 SCENARIO = kmbench.Scenario(
     "watched", "spread", parameters={"groups": 12, "objects": 30}, sample_every="1 ms"
@@ -65,3 +69,29 @@ def test_watching_changes_nothing(seen, tmp_path):
     plain = kmbench.run(scenario, ["costa-2012"], out=tmp_path)
     for table in ("runs", "timeline", "caches", "ops"):
         assert getattr(plain, table).collect().equals(getattr(watched, table).collect()), table
+
+
+def test_kernel_memory_is_charged_whichever_counter_carries_it():
+    """Jointly it is in the memory counter, with user pages: also of a removed group without a row
+    of its own."""
+    for independent in (False, True):
+        box = Box(as_posted=True, independent=independent).dentries(A, 100).dentries(B, 200)
+        for memcg, pages in ((A, 7), (B, 300)):
+            box.event(ev.USER_ALLOC, memcg=memcg, cache=ev.USER_DIRTY, arg=pages)
+        for gone in (False, True):
+            if gone:
+                box.event(ev.CG_OFFLINE, memcg=B).event(ev.CG_RELEASE, memcg=B)
+            box.event(ev.SAMPLE)
+            t = dict(zip(TIMELINE_COLUMNS, box.sim.tables()[0], strict=True))
+            last = np.flatnonzero(t["sample"] == t["sample"].max())
+            of = {int(t["memcg"][row]): int(row) for row in last}
+            charged = kernel_pages(box.sim.S) * 4096
+            slabs = box.sim.S.cache["nr_slabs"][box.sim.S.cache["memcg"] > 1].sum() * 4096
+            assert charged[A] == slabs > 0
+            assert t["kmem_usage"][of[A]] == (slabs if independent else 0)
+            assert t["memory_usage"][of[A]] == 307 * 4096 + (0 if independent else slabs)
+            assert t["memory_kernel"][of[A]] == (0 if independent else slabs)
+            if not independent:
+                assert {m: t["memory_kernel"][row] for m, row in of.items()} == {
+                    m: charged[m] for m in of
+                }

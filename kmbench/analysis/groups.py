@@ -10,23 +10,27 @@ from collections.abc import Sequence
 
 import polars as pl
 
-__all__ = ["ROOT", "group_means", "with_subtrees"]
+__all__ = ["CHARGED", "ROOT", "group_means", "with_subtrees"]
 
 ROOT = 1  # row of the root group: never charged for its own use, never counted as unaccounted
+
+CHARGED = pl.max_horizontal("kmem_usage", "memory_kernel")
+"""Kernel memory that a row of ``timeline`` is charged, whichever counter carries it: where it is
+both, kmem is what memory has of it."""
 
 
 def with_subtrees(timeline: pl.LazyFrame, by: Sequence[str] = ()) -> pl.LazyFrame:
     """``timeline`` without the root, with four columns in bytes added.
 
     ``used``: slots and pages that tasks of the group and of its descendants really allocated;
-    ``used_own``: the group's own; ``charged``: its kmem counter; ``charged_own``: that less the
-    counters of its children.  ``by`` names the columns that tell runs apart.
+    ``used_own``: the group's own; ``charged``: :data:`CHARGED`; ``charged_own``: that less its
+    children's.  ``by`` names the columns that tell runs apart.
     """
     by = list(by)
     tree = timeline.select(*by, "memcg", "parent").unique().collect()
     below = _descendants(tree, by)
     rows = timeline.filter(pl.col("memcg") > ROOT).with_columns(
-        used_own=pl.col("true_slab") + pl.col("true_pages"), charged=pl.col("kmem_usage")
+        used_own=pl.col("true_slab") + pl.col("true_pages"), charged=CHARGED
     )
     if not below.height:  # a flat tree: nothing to add up
         return rows.with_columns(used=pl.col("used_own"), charged_own=pl.col("charged"))

@@ -36,9 +36,9 @@ BRIEF = {
 }
 """Metrics that answer the first questions, with the heads of their columns."""
 LEGEND = (
-    "error: |charged - used| / used, median over groups and samples; nobody's: share of the "
-    "groups' objects that no group pays for; metadata: what accounting keeps for itself; others "
-    "are means"
+    "memory charged: for kernel memory, in whichever counter; error: |charged - used| / used, "
+    "median over groups and samples; nobody's: share of the groups' objects that no group pays "
+    "for; metadata: what accounting keeps for itself; others are means"
 )
 
 

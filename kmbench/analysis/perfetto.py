@@ -16,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from kmbench.analysis.groups import CHARGED
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Run
 
@@ -23,7 +24,7 @@ __all__ = ["trace_events", "write_perfetto"]
 
 CACHES = 1_000_000  # process numbers of groups are their rows; caches come behind them
 GROUP_COUNTERS = {
-    "kmem charged (B)": pl.col("kmem_usage"),
+    "kmem charged (B)": CHARGED,
     "truly used by its tasks (B)": pl.col("true_slab") + pl.col("true_pages"),
     "charged in advance (B)": pl.col("stock") + pl.col("byte_stock"),
     "kmem failcnt": pl.col("kmem_failcnt"),

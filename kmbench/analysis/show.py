@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from kmbench.analysis.groups import CHARGED
 from kmbench.errors import UsageProblem, unknown
 from kmbench.store.dataset import Run
 
@@ -104,12 +105,12 @@ def copies_of(caches: pl.DataFrame, groups: pl.DataFrame, group: str) -> pl.Data
 def stat_text(groups: pl.DataFrame, caches: pl.DataFrame, version: int) -> str:
     """memory.stat of every group, after lines ``# SECONDS GROUP``, as far as the model knows it.
 
-    Of cgroup v2 (6.18 mm/memcontrol.c:memcg_stat_format) ``kernel`` and ``slab`` with descendants,
-    in bytes: slabs of the groups' copies where there are copies, else the slots billed.  The file
-    of v1 has no kernel memory, but ``hierarchical_memory_limit`` (memcg1_stat_format).  No final
-    newline.
+    Of cgroup v2 (6.18 mm/memcontrol.c:memcg_stat_format) ``kernel``, whichever counter carries it,
+    and ``slab`` with descendants, in bytes: slabs of the groups' copies where there are copies,
+    else the slots billed.  The file of v1 has no kernel memory, but ``hierarchical_memory_limit``
+    (memcg1_stat_format).  No final newline.
     """
-    rows = {row["memcg"]: row for row in groups.iter_rows(named=True)}
+    rows = {row["memcg"]: row for row in groups.with_columns(kernel=CHARGED).iter_rows(named=True)}
     copies = caches.filter(pl.col("memcg") > 0).group_by("memcg").agg(pl.col("slab_bytes").sum())
     slabs = dict(copies.iter_rows()) or {memcg: row["billed_slab"] for memcg, row in rows.items()}
     slab = dict.fromkeys(rows, 0)
@@ -120,7 +121,7 @@ def stat_text(groups: pl.DataFrame, caches: pl.DataFrame, version: int) -> str:
     for memcg, row in rows.items():
         lines.append(f"# {row['t'] / 1e9:.9f} {row['group']}")
         if version == 2:
-            lines += [f"kernel {row['kmem_usage']}", f"slab {slab[memcg]}"]
+            lines += [f"kernel {row['kernel']}", f"slab {slab[memcg]}"]
         else:
             limits = [rows[above]["memory_limit"] for above in _upwards(rows, memcg)]
             given = [limit for limit in limits if limit is not None and limit >= 0]

@@ -153,7 +153,8 @@ def _group_metrics(lines: Columns, nr_samples: int) -> dict[str, float | None]:
     true_pages = lines["true_pages"]
     billed = (lines["billed_slab"] + lines.otherwise("billed_pages", true_pages))[rows]
     own = (lines["true_slab"] + true_pages)[rows]
-    charged = lines["kmem_usage"][rows]
+    kmem = lines["kmem_usage"]
+    charged = np.maximum(kmem, lines.otherwise("memory_kernel", kmem))[rows]
     parent, state = lines["parent"][rows], lines["state"][rows]
     used, charged_own = _with_subtrees(
         lines.samples()[rows], lines["memcg"][rows], parent, own, charged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from kmbench.analysis.groups import ROOT
+from kmbench.analysis.groups import CHARGED, ROOT
 
 __all__ = ["POINTS", "cache_families", "group_curves", "slab_curves", "total_curves"]
 
@@ -31,13 +31,13 @@ def _thinned(frame: pl.LazyFrame, keys: list[str], points: int) -> pl.LazyFrame:
 def total_curves(timeline: pl.LazyFrame, points: int = POINTS) -> pl.LazyFrame:
     """Per run: ``run_id, t, used, charged``, bytes of all groups together.
 
-    ``used``: what tasks of all groups but the root really allocated; ``charged``: the kmem counters
-    of the groups right below the root.
+    ``used``: what tasks of all groups but the root really allocated; ``charged``: what the groups
+    right below the root are charged for kernel memory.
     """
     samples = timeline.group_by("run_id", "sample").agg(
         t=pl.col("t").first(),
         used=(pl.col("true_slab") + pl.col("true_pages")).filter(pl.col("memcg") > ROOT).sum(),
-        charged=pl.col("kmem_usage").filter(pl.col("parent") == ROOT).sum(),
+        charged=CHARGED.filter(pl.col("parent") == ROOT).sum(),
     )
     return _thinned(samples, ["run_id"], points)
 

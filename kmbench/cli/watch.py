@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kmbench.analysis.metrics import format_bytes
-from kmbench.core.events import COUNTER_KMEM
+from kmbench.core.events import COUNTER_KMEM, COUNTER_MEMORY
 from kmbench.core.state import ONLINE, RELEASED, State
 from kmbench.tabulate import cache_names
 
@@ -64,17 +64,36 @@ def cache_lines(S: State, plan: Plan) -> list[CacheLine]:
     return sorted(lines, key=lambda line: (-line.bytes, line.name))
 
 
+def kernel_pages(S: State) -> np.ndarray:
+    """Pages that each row of groups is charged for kernel memory, whichever counter carries them.
+
+    As samples have it (:func:`kmbench.core.sample.write_sample`): the memory counter also holds
+    user pages and what CPUs have in stock.
+    """
+    usage = S.counter["usage"].reshape(-1, 2)
+    other = np.bincount(S.stock["memcg"], S.stock["nr"], len(usage)).astype(np.int64)
+    if "pool" in S._fields:
+        other += S.pool["nr"].reshape(-1, 3).sum(axis=1)
+    memory = usage[:, COUNTER_MEMORY].copy()
+    for m in range(2, len(usage)):
+        above = m
+        while above > 0:
+            memory[above] -= other[m]
+            above = S.memcg["parent"][above]
+    return np.maximum(usage[:, COUNTER_KMEM], memory)
+
+
 def group_lines(S: State, plan: Plan) -> list[GroupLine]:
     """Groups that exist, the one that is charged most first."""
     setup, k = plan.workload.setup, S.k[0]
-    page = int(k["page_size"])
+    charged = kernel_pages(S) * int(k["page_size"])
     state = S.memcg["state"][: int(k["nr_groups"])]
     lines = []
     for m in np.flatnonzero((state >= ONLINE) & (state < RELEASED)).tolist():
         group, kmem = S.memcg[m], S.counter[2 * m + COUNTER_KMEM]
         lines.append(
             GroupLine(
-                setup.groups[m - 1].name, int(kmem["usage"]) * page,
+                setup.groups[m - 1].name, int(charged[m]),
                 int(group["true_slab"] + group["true_pages"]), int(group["objects"]),
                 int(kmem["failcnt"]),
             )

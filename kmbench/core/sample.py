@@ -4,13 +4,13 @@ Columns are rows of a C-contiguous int64 matrix, so that each leaves as an Arrow
 """
 
 from kmbench.core.events import COUNTER_KMEM, COUNTER_MEMORY
-from kmbench.core.jit import by_allocator, inlined, outlined
+from kmbench.core.jit import by_allocator, by_table, inlined, outlined
 from kmbench.core.state import FREE_LIST, NR_LISTS, OFFLINE, ONLINE, PARTIAL_LIST
 
 TIMELINE_COLUMNS = (
     "t", "sample", "memcg", "parent", "state", "kmem_usage", "kmem_max_usage", "kmem_failcnt",
     "memory_usage", "memory_failcnt", "stock", "byte_stock", "true_slab", "true_pages",
-    "billed_slab", "billed_pages", "objects",
+    "billed_slab", "billed_pages", "objects", "memory_kernel",
 )  # fmt: skip
 CACHE_COLUMNS = (
     "t", "sample", "cache", "root", "memcg", "object_size", "size", "objs_per_slab",
@@ -33,9 +33,42 @@ def _counts(g):
 
 
 @inlined
+def _no_user_pages(S, memcg):
+    return 0
+
+
+@inlined
+def _user_pages(S, memcg):
+    pool = memcg * 3
+    return S.pool[pool].nr + S.pool[pool + 1].nr + S.pool[pool + 2].nr
+
+
+_user_pages_of = by_table("pool", _no_user_pages, _user_pages)
+
+
+@inlined
+def _memory_kernel(S, timeline, first):
+    """Kernel memory in the memory counters, in the rows from `first` on: what is neither user pages
+    nor charged in advance, of the group and all below it.  Removed groups without a row may still
+    have user pages."""
+    k = S.k[0]
+    for m in range(k.nr_groups):
+        S.memcg[m].byte_stock = 0  # of what was written: from here on the sum of the rest
+    for m in range(2, k.nr_groups):
+        other = _user_pages_of(S, m) * k.page_size + S.memcg[m].stock
+        above = m
+        while other and above > 0:
+            S.memcg[above].byte_stock += other
+            above = S.memcg[above].parent
+    for row in range(first, k.nr_timeline):
+        timeline[17, row] = timeline[8, row] - S.memcg[timeline[2, row]].byte_stock
+
+
+@inlined
 def _groups(S, timeline, t):
     k = S.k[0]
     page = k.page_size
+    first = k.nr_timeline
     for row in range(k.nr_cpus * k.stock_slots):
         S.memcg[S.stock[row].memcg].stock += S.stock[row].nr * page
     for m in range(1, k.nr_groups):
@@ -62,6 +95,7 @@ def _groups(S, timeline, t):
             timeline[15, row] = g.billed_pages
             timeline[16, row] = g.objects
             k.nr_timeline += 1
+    _memory_kernel(S, timeline, first)
     for m in range(k.nr_groups):
         S.memcg[m].stock = 0
         S.memcg[m].byte_stock = 0

@@ -67,8 +67,9 @@ def _unaccounted(cause: str) -> Metric:
 _CATALOGUE = (
     Metric(
         "kmem_charged_mean", "A0", "B", None, "kmem charged",
-        "Kernel memory charged to groups, stocks included: kmem usage of the groups right below "
-        "the root, summed; mean over samples.",
+        "Kernel memory charged to the groups right below the root, byte stocks included, summed; "
+        "mean over samples.  Of a group it is the kmem counter or, where a design charges the "
+        "memory counter alone, that one less user pages and page stocks.",
         headline=True,
     ),
     Metric(
@@ -79,8 +80,9 @@ _CATALOGUE = (
     ),
     Metric(
         "charge_error_median", "A5.median", "1", "lower", "charge error, median",
-        "|usage - true| / true over online groups and samples, both with descendants; true is "
-        "what the group's tasks really allocated.  Pairs with true = 0 are left out.",
+        "|charged - true| / true over online groups and samples, both with descendants; charged "
+        "as in A0, true is what the group's tasks really allocated.  Pairs with true = 0 are left "
+        "out.",
         headline=True,
     ),
     Metric(
@@ -114,8 +116,8 @@ _CATALOGUE = (
     ),
     Metric(
         "overcharge_bytes", "A4", "B", "lower", "overcharge",
-        "Sum over groups of max(0, own kmem usage - slots and pages billed to it): slack of "
-        "partial slabs, stocks and rounding; mean over samples.",
+        "Sum over groups of max(0, charged as in A0 without descendants - slots and pages billed "
+        "to it): slack of partial slabs, stocks and rounding; mean over samples.",
         headline=True,
     ),
     Metric(

@@ -143,6 +143,13 @@ _TIMELINE = (
     Field("billed_slab", INT, "B", "slots of live objects billed to it"),
     Field("billed_pages", INT, "B", "kernel pages and per-CPU bytes billed to it", optional=True),
     Field("objects", INT, "count", "live objects its own tasks allocated"),
+    Field(
+        "memory_kernel",
+        INT,
+        "B",
+        "the memory counter less user pages and page stocks: kernel memory, descendants included",
+        optional=True,
+    ),
 )
 
 _CACHES = (

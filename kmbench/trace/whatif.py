@@ -26,7 +26,7 @@ class Alternative(NamedTuple):
     allocator: str
     t: np.ndarray  # ns
     slab_bytes: np.ndarray  # pages of all slabs, times the page size
-    charged_bytes: np.ndarray  # kmem of the groups right below the root: metric A0 is its mean
+    charged_bytes: np.ndarray  # to the groups right below the root: metric A0 is its mean
     true_bytes: np.ndarray  # slots of live objects and pages that groups really allocated
     metadata_bytes: np.ndarray
     copies: int  # per-group copies of caches that were made
@@ -54,7 +54,8 @@ def _measure(simulation: Simulation, strategy: str) -> Alternative:
     samples = len(total["t"])
     groups = t["memcg"] > ROOT
     below_root = groups & (t["parent"] <= ROOT)
-    charged = np.bincount(t["sample"][below_root], t["kmem_usage"][below_root], minlength=samples)
+    kernel = np.maximum(t["kmem_usage"], t["memory_kernel"])
+    charged = np.bincount(t["sample"][below_root], kernel[below_root], minlength=samples)
     used = np.bincount(
         t["sample"][groups], (t["true_slab"] + t["true_pages"])[groups], minlength=samples
     )
