@@ -4,16 +4,14 @@ A compiled model of the kernel's memory hosts accounting strategies and workload
 replays generated or recorded events through them, and writes Arrow tables.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from kmbench.hookspecs import hookimpl
+TYPE_CHECKING = False  # as type checkers know it; importing typing takes longer than this module
 
 if TYPE_CHECKING:
     from kmbench.core.build import Accounting
     from kmbench.core.vm import Reclaim
     from kmbench.errors import KmbenchError, PluginProblem, UsageProblem
     from kmbench.executor import ExecutorPlugin
+    from kmbench.hookspecs import hookimpl
     from kmbench.memory import Memory
     from kmbench.parameters import Parameter
     from kmbench.plugins import load_plugins
@@ -42,18 +40,21 @@ _HOME = {
     "UsageProblem": "kmbench.errors",
     "Workload": "kmbench.workload",
     "generated": "kmbench.workload",
+    "hookimpl": "kmbench.hookspecs",
     "load_plugins": "kmbench.plugins",
     "load_scenario": "kmbench.scenario",
     "open_results": "kmbench.store.dataset",
     "run": "kmbench.runs",
 }
-__all__ = [*_HOME, "hookimpl"]  # noqa: PLE0604
+__all__ = [*_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str):
     """Import public names when they are first used: commands that need few start fast."""
     if name not in _HOME:
         raise AttributeError(f"module 'kmbench' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOME[name]), name)
 
 

@@ -44,7 +44,7 @@ from kmbench.tabulate import (
     strategy_paths,
     timeline_table,
 )
-from kmbench.threads import default_jobs, in_threads
+from kmbench.threads import Abandoned, default_jobs, in_threads
 from kmbench.unused import refuse_unused
 from kmbench.workload import OpenWorkload
 
@@ -103,9 +103,12 @@ def run(
     jobs = 1 if watch else min(jobs or default_jobs(), len(plans))
     others_compile = jobs > 1 and keeps_engines()
 
+    told: Counter[str] = Counter()  # by run: when it begins, when its engine is there, batches
+
     def make(plan: Plan, go_on: Callable[[], None]) -> None:
         def tell(strategy: str, nr: int, total: int | None) -> None:
             go_on()
+            told[plan.run_id] += 1
             progress(strategy, nr, total)
 
         began = time.perf_counter()
@@ -114,8 +117,22 @@ def run(
         seen = plan if watch is None else _watched(plan, watch)
         store(plan, replay(seen, tell, order if others_compile else None), out, began)
 
-    in_threads(make, engines_first(plans), jobs)
+    try:
+        in_threads(make, engines_first(plans), jobs)
+    except Abandoned as interrupt:
+        raise KeyboardInterrupt(_what_goes_on(interrupt.items, told)) from None
     return Results(Path(out), [plan.run_id for plan in plans])
+
+
+def _what_goes_on(plans: Iterable[Plan], told: Mapping[str, int]) -> str:
+    """Where the user's interrupt found runs that did not end for it."""
+    names = {told[plan.run_id] > 1: plan.strategy.name for plan in plans}
+    if True in names:
+        return (
+            f"strategy {names[True]} goes on: if one of its hooks, or the workload, never ends, "
+            f"`kmbench plugins check` says which"
+        )
+    return f"the engine of strategy {names[False]} was being made"
 
 
 def engines_first(plans: Iterable[Plan]) -> list[Plan]:

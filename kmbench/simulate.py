@@ -284,12 +284,16 @@ def simulate(
     prices: np.ndarray | None = None,
     apart: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Run a workload through a strategy from the first event to the last."""
+    """Run a workload through a strategy from the first event to the last.
+
+    `progress` is called when the engine is there, with 0, and with the events of every batch.
+    """
     simulation = Simulation(
         workload.setup, strategy, parameters, seed, sample_every, memory=memory, prices=prices,
         apart=apart,
     )  # fmt: skip
     S = simulation.S
+    progress(0)
     engine_s = reader_s = 0.0
     first = last = None
     batches: Iterator[np.ndarray] = workload.batches(S)

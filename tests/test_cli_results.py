@@ -210,7 +210,6 @@ class Failing(click.Command):
         (UsageProblem("bad"), 2, "kmbench: error: bad\n"),
         (PluginProblem("worse"), 3, "kmbench: error: worse\n"),
         (click.FileError("x", "gone"), 2, "kmbench: error: Could not open file 'x': gone\n"),
-        (KeyboardInterrupt(), 130, "kmbench: interrupted\n"),
         (
             ZeroDivisionError("oops\nagain"),
             3,

@@ -53,6 +53,32 @@ def test_the_first_error_is_raised_and_the_rest_does_not_go_on(jobs):
     assert ended == [0] * (jobs == 1)
 
 
+def test_a_task_that_does_not_end_for_the_user_is_told():
+    program = """
+import os, signal, threading
+import kmbench.threads
+kmbench.threads.GRACE_S = 0.1
+end, began = threading.Event(), threading.Event()
+def make(item, go_on):
+    if item == 2:
+        began.set()
+        end.wait()
+    began.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+    while item != 2:
+        go_on()
+try:
+    kmbench.threads.in_threads(make, [1, 2, 3], 2)
+except kmbench.threads.Abandoned as interrupt:
+    print(interrupt.items)
+end.set()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "[2]\n"
+
+
 def test_the_users_interrupt_is_heard_at_once():
     """polars' handler of SIGINT has the kernel restart what it interrupts."""
     program = """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
@@ -37,7 +37,6 @@ VERBS = {
 """Verb -> help.  Each lives in ``kmbench.cli.<verb>`` as ``command``."""
 
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-INTERRUPTED = 130
 INTERNAL = 3
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # nobody's bug
 
@@ -69,28 +68,29 @@ def app() -> None:
     """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line ``argv`` (default: the process's) and return the exit code."""
+def main(argv: Sequence[str] | None = None, interrupted: Callable[[], bool] = lambda: False) -> int:
+    """Run the command line ``argv`` (default: the process's) and return the exit code.
+
+    Raises KeyboardInterrupt when the user interrupts (:mod:`kmbench.__main__`); `interrupted` says
+    whether that was so, since imports can make another error of it.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if "_KMBENCH_COMPLETE" in os.environ:  # click's shell completion
         return app.main(args, prog_name="kmbench", standalone_mode=False) or 0
     if sys.stdout is None:  # closed by who called
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        code = _invoke(args)
+        code = _invoke(args, interrupted)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
         return BROKEN_PIPE
     except OSError as error:
         return _unwritten(error)
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return INTERRUPTED
     return code
 
 
-def _invoke(args: list[str]) -> int:
+def _invoke(args: list[str], interrupted: Callable[[], bool]) -> int:
     try:
         with app.make_context("kmbench", args) as ctx:
             app.invoke(ctx)
@@ -117,6 +117,8 @@ def _invoke(args: list[str]) -> int:
         _complain(f"error: out of memory: {one_line(str(error)) or 'this machine has no more'}")
         return 2
     except Exception as error:  # a bug: still one line, and the way to more
+        if interrupted():
+            raise KeyboardInterrupt from error
         _debug(error)
         if isinstance(error, OSError) and error.errno in FULL:
             return _unwritten(error)
@@ -150,7 +152,3 @@ def _silence_stdout() -> None:
     """Nobody reads stdout any more: keep the interpreter's last flush from complaining."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,19 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from kmbench.errors import UsageProblem
 
 __all__ = [
-    "DEFAULT_DIR", "choose_format", "emit", "format_options", "json_option", "parse_settings",
+    "DEFAULT_DIR", "Named", "choose_format", "emit", "format_options", "json_option", "parse_settings",
 ]  # fmt: skip
 
 DEFAULT_DIR = "results"
 
 Command = TypeVar("Command", bound=Callable[..., None])
+
+class Named(click.Path):
+    """A file or folder to write; the empty name, which a shell makes of a variable that is not set,
+    would be the current folder."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; click.BadParameter for the empty name."""
+        if not str(value):
+            self.fail("expected a name, not an empty one", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -25,7 +39,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def format_options(command: Command) -> Command:
     """Add `--format`, `--json` (short for `--format json`) and `--output`."""
     command = click.option(
-        "-o", "--output", type=click.Path(path_type=Path), help="Write to a file, not to stdout."
+        "-o", "--output", type=Named(), help="Write to a file, not to stdout."
     )(command)
     command = json_option(command)
     return click.option(
