@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from kmbench.cli.app import main
+from kmbench.cli.app import app, main
+from kmbench.cli.output import Named
 
 SPREAD = Path(__file__).parent.parent / "workloads" / "waste" / "spread.toml"
 KMBENCH = f"{sys.executable} -m kmbench"
@@ -65,3 +68,29 @@ def test_folders_without_a_name_in_utf_8(tmp_path, capsys):
     assert "r?: the folder's name is not UTF-8" in capsys.readouterr().err
     assert main(["run", str(SPREAD), "-s", "none", "--out", folder]) == 2
     assert "the folder's name is not UTF-8" in capsys.readouterr().err
+
+
+def verbs(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        yield from verbs(command.get_command(context, name), *words, name)
+
+
+def test_no_file_has_the_empty_name(capsys, monkeypatch, tmp_path):
+    """``--out "$UNSET"`` would write into the current folder."""
+    seen = 0
+    for words, command in verbs(app):
+        for one in command.params:
+            if isinstance(one.type, click.Path):
+                assert isinstance(one.type, Named), (words, one.name)
+                seen += 1
+    assert seen > 25
+    monkeypatch.chdir(tmp_path)
+    for line in (["run", str(SPREAD), "-s", "none", "--out", ""], ["run", ""], ["compare", ""]):
+        assert main(line) == 2
+        said = capsys.readouterr().err
+        assert "expected a name, not an empty one" in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options, json_option
+from kmbench.cli.output import DEFAULT_DIR, Named, choose_format, emit, format_options, json_option
 
 __all__ = ["command"]
 
 dataset = click.option(
-    "--dir", "folder", default=DEFAULT_DIR, show_default=True, type=click.Path(path_type=Path),
+    "--dir", "folder", default=DEFAULT_DIR, show_default=True, type=Named(),
     help="Folder of results.",
 )  # fmt: skip
 
@@ -23,7 +23,7 @@ def command() -> None:
 
 
 @command.command("import")
-@click.argument("asv", metavar="ASV_DIR", type=click.Path(path_type=Path))
+@click.argument("asv", metavar="ASV_DIR", type=Named())
 @dataset
 @json_option
 def import_(asv: Path, folder: Path, as_json: bool) -> None:

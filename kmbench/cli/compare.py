@@ -6,14 +6,21 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, format_options, parse_settings
+from kmbench.cli.output import (
+    DEFAULT_DIR,
+    Named,
+    choose_format,
+    emit,
+    format_options,
+    parse_settings,
+)
 from kmbench.errors import UsageProblem
 
 __all__ = ["command"]
 
 
 @click.command("compare")
-@click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=Named())
 @click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")
 @click.option("--by", metavar="PARAM", help="Compare each value of this parameter on its own.")
 @click.option(

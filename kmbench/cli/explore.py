@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 
 @click.command("explore")
-@click.argument("scenarios", nargs=-1, required=True)
+@click.argument("scenarios", nargs=-1, required=True, type=Named())
 @click.option(
     "--search",
     "how",
@@ -38,7 +38,7 @@ from kmbench.cli.output import emit, json_option
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the choice or the search.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Named(),
     default=Path("results/explore"),
     show_default=True,
     help="Folder of the results.",
@@ -58,7 +58,7 @@ from kmbench.cli.output import emit, json_option
 )
 @click.option(
     "--figure",
-    type=click.Path(path_type=Path),
+    type=Named(),
     metavar="FILE.svg",
     help="Also draw all designs, those on the front and those that were built.",
 )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 from kmbench.errors import UsageProblem
 
 
@@ -77,7 +75,7 @@ def _one(profile):
 
 
 @command.command("calibrate")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to a file.")
+@click.option("-o", "--output", type=Named(), help="Write to a file.")
 @click.option("--name", default="", help="Name of the profile [default: the host's].")
 @click.option("--quick", is_flag=True, help="Few repeats: the form is right, numbers are rough.")
 @json_option

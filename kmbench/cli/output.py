@@ -12,16 +12,18 @@ import click
 from kmbench.errors import UsageProblem
 
 __all__ = [
-    "DEFAULT_DIR", "Named", "choose_format", "emit", "format_options", "json_option", "parse_settings",
+    "DEFAULT_DIR", "Named", "choose_format", "emit", "format_options", "json_option",
+    "parse_settings",
 ]  # fmt: skip
 
 DEFAULT_DIR = "results"
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
+
 class Named(click.Path):
-    """A file or folder to write; the empty name, which a shell makes of a variable that is not set,
-    would be the current folder."""
+    """A file or folder; the empty name, which a shell makes of a variable that is not set, would be
+    the current folder."""
 
     def __init__(self, **options: bool) -> None:
         super().__init__(path_type=Path, **options)
@@ -38,9 +40,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 def format_options(command: Command) -> Command:
     """Add `--format`, `--json` (short for `--format json`) and `--output`."""
-    command = click.option(
-        "-o", "--output", type=Named(), help="Write to a file, not to stdout."
-    )(command)
+    command = click.option("-o", "--output", type=Named(), help="Write to a file, not to stdout.")(
+        command
+    )
     command = json_option(command)
     return click.option(
         "--format",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -100,7 +100,7 @@ def check(ctx, names, everything, files, checks, settings, as_json: bool) -> Non
 
 @command.command("new")
 @click.argument("name")
-@click.option("--in", "folder", type=click.Path(path_type=Path), default=Path("."),
+@click.option("--in", "folder", type=Named(), default=Path("."),
               help="Folder to make it in [default: here].")  # fmt: skip
 @json_option
 def new(name: str, folder: Path, as_json: bool) -> None:

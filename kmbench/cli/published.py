@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, choose_format, emit, json_option, parse_settings
+from kmbench.cli.output import DEFAULT_DIR, Named, choose_format, emit, json_option, parse_settings
 from kmbench.cli.run import find_scenarios, progress_bar, warn_failed
 from kmbench.errors import UsageProblem
 
 
 @click.command("published")
 @click.argument("scenarios", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
+@click.option("--out", type=Named(), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="Change a key of every scenario.")  # fmt: skip

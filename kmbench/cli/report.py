@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, Named, emit, json_option
 
 __all__ = ["command"]
 
 
 @click.command("report")
-@click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[DIR]", default=DEFAULT_DIR, type=Named())
 @click.option(
     "-o", "--output", metavar="FILE", default="report.html", show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False), help="The page.",
+    type=Named(dir_okay=False), help="The page.",
 )  # fmt: skip
 @click.option(
-    "--figures", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
+    "--figures", metavar="DIR", type=Named(file_okay=False),
     help="Also write every figure there, as SVG and PNG.",
 )  # fmt: skip
 @click.option("--baseline", default="none", show_default=True, help="Strategy that is 1.00x.")

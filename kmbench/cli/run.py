@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option, parse_settings
+from kmbench.cli.output import DEFAULT_DIR, Named, emit, json_option, parse_settings
 from kmbench.errors import KmbenchError, UsageProblem
 
 
@@ -60,12 +60,12 @@ def shown(scenario: str, nr_runs: int, watched: bool):
             yield {"progress": show}
 
 
-def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
+def find_scenarios(paths: tuple[Path, ...]) -> list[Path]:
     """Scenario files; a folder stands for every one below it."""
     from kmbench.scenario import scenario_files
 
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in paths:
         if path.is_dir():
             inside = scenario_files(path)
             if not inside:
@@ -77,7 +77,7 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 
 
 @click.command("run")
-@click.argument("scenarios", nargs=-1, required=True)
+@click.argument("scenarios", nargs=-1, required=True, type=Named())
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
 @click.option("--allocator", "allocators", multiple=True, metavar="slub|slab",
               help="Slab allocator; may be given twice [default: the scenario's].")  # fmt: skip
@@ -87,7 +87,7 @@ def find_scenarios(paths: tuple[str, ...]) -> list[Path]:
 @click.option("--seeds", type=click.IntRange(1, 10_000), default=1, help="Runs with other seeds.")
 @click.option("-j", "--jobs", type=click.IntRange(1), envvar="KMBENCH_JOBS", metavar="N",
               help="Runs made at a time [default: one a CPU].")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_DIR, show_default=True,
+@click.option("--out", type=Named(), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, Named, emit, json_option
 
 if TYPE_CHECKING:
     from kmbench.store.dataset import Run
@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.command("show")
 @click.argument("run")
 @click.option(
-    "--dir", "folder", default=DEFAULT_DIR, show_default=True, type=click.Path(path_type=Path),
+    "--dir", "folder", default=DEFAULT_DIR, show_default=True, type=Named(),
     help="Folder of results.",
 )  # fmt: skip
 @click.option("--slabinfo", is_flag=True, help="Caches in the format of /proc/slabinfo.")
@@ -30,7 +30,7 @@ __all__ = ["command"]
     help="With --memcg and --stat: whose files.",
 )  # fmt: skip
 @click.option(
-    "--perfetto", metavar="FILE.json[.gz]", type=click.Path(path_type=Path, dir_okay=False),
+    "--perfetto", metavar="FILE.json[.gz]", type=Named(dir_okay=False),
     help="Write all counters over model time for ui.perfetto.dev.",
 )  # fmt: skip
 @click.option("--at", metavar="TIME", help="Model time (1.5s, 20ms, plain ns) [default: the end].")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import DEFAULT_DIR, emit, json_option
+from kmbench.cli.output import DEFAULT_DIR, Named, emit, json_option
 
 SHOWN_FAILURES = 10
 LONGEST_S = 10_000_000  # more than a timer takes on some platforms
@@ -32,10 +32,10 @@ def progress_bar(total: int) -> Iterator:
 
 
 @click.command("sweep")
-@click.argument("grid", type=click.Path(path_type=Path), metavar="GRID.toml")
+@click.argument("grid", type=Named(), metavar="GRID.toml")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Named(),
     default=DEFAULT_DIR,
     show_default=True,
     help="Folder of the results.",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 
 @click.command("assemble")
-@click.argument("raw", type=click.Path(path_type=Path), metavar="FILE.kmraw.npz")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER",
+@click.argument("raw", type=Named(), metavar="FILE.kmraw.npz")
+@click.option("-o", "--output", type=Named(), metavar="FOLDER",
               help="The capture folder to write [default: FILE's name here].")  # fmt: skip
 @json_option
 @click.pass_context

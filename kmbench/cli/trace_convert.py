@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 
 @click.command("convert")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.kmtrace.parquet",
+@click.argument("folder", type=Named())
+@click.option("-o", "--output", type=Named(), metavar="FILE.kmtrace.parquet",
               help="The trace file to write [default: FOLDER's name here].")  # fmt: skip
 @click.option("--seconds", type=float, help="Keep only the first so many seconds.")
 @json_option

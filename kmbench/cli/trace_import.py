@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 from kmbench.errors import UsageProblem
 
 SUFFIX = ".kmtrace.parquet"
@@ -15,7 +15,7 @@ _ERAS = ("auto", "3.5", "3.8", "3.13", "4.5", "4.19", "5.3", "5.9", "5.16", "6.1
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar=f"OUT{SUFFIX}",
+@click.option("-o", "--output", type=Named(), metavar=f"OUT{SUFFIX}",
               help="The trace file to write [default: FILE's name here].")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["auto", "ftrace", "trace-cmd", "perf"]),
               default="auto", show_default=True, help="Tool that printed the text.")  # fmt: skip
@@ -24,10 +24,10 @@ _ERAS = ("auto", "3.5", "3.8", "3.13", "4.5", "4.19", "5.3", "5.9", "5.16", "6.1
 @click.option("--group-by", type=click.Choice(["cgroup", "comm", "pid", "none"]),
               default="cgroup", show_default=True,
               help="Groups: the trace's cgroup events, or one per command or task.")  # fmt: skip
-@click.option("--slabinfo", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--slabinfo", type=Named(), metavar="FILE",
               help="Copy of /proc/slabinfo: sizes of caches; timed copies become readings.",
               )  # fmt: skip
-@click.option("--memory-stat", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--memory-stat", type=Named(), metavar="FILE",
               help="Timed copies of memory.stat: readings to validate against.")  # fmt: skip
 @click.option("--cpus", type=click.IntRange(0, 256), default=0,
               help="CPUs of the machine [default: as the trace says].")  # fmt: skip

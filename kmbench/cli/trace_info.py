@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 
 @click.command("info")
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recording", type=Named())
 @click.option("--caches", "list_caches", is_flag=True, help="List caches, busiest first.")
 @click.option("--groups", "list_groups", is_flag=True, help="List groups, busiest first.")
 @json_option

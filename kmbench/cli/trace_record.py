@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from kmbench.cli.output import json_option
+from kmbench.cli.output import Named, json_option
 from kmbench.errors import UsageProblem, one_line
 
 __all__ = ["Progress", "command", "losses", "read_commands", "summary"]
@@ -130,7 +130,7 @@ def _emit_json(document: dict) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Named(),
     metavar="PATH",
     help="Folder of the capture, or file of the raw recording "
     "[default: capture, capture.kmraw.npz].",

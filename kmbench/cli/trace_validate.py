@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 from kmbench.errors import UsageProblem
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def parse_bounds(pairs: tuple[str, ...]) -> dict[str, float]:
 
 @click.command("validate")
 @click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...",
-                type=click.Path(path_type=Path))  # fmt: skip
+                type=Named())  # fmt: skip
 @click.option("--strategy", default="linux-6.18", show_default=True, help="Strategy to replay.")
 @click.option("--bound", "pairs", multiple=True, metavar="NAME=LIMIT",
               help="Another bound: kmem-exact, kmem-page, kmem-4-pages, kmem-sum, slabs-exact, "
@@ -43,9 +43,9 @@ def parse_bounds(pairs: tuple[str, ...]) -> dict[str, float]:
               help="Caches and groups to list; 0: the verdict only.")  # fmt: skip
 @click.option("--ablate", "ablation", type=click.Choice(["cpu-partial", "packing"]),
               help="Replay with a poorer model, to see that the score can tell.")  # fmt: skip
-@click.option("--readings", type=click.Path(path_type=Path), metavar="FILE.parquet",
+@click.option("--readings", type=Named(), metavar="FILE.parquet",
               help="Write every single reading.")  # fmt: skip
-@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE.svg",
+@click.option("--svg", type=Named(), metavar="FILE.svg",
               help="Write the curves of the worst items.")  # fmt: skip
 @json_option
 @click.pass_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kmbench.cli.output import emit, json_option
+from kmbench.cli.output import Named, emit, json_option
 
 if TYPE_CHECKING:
     from kmbench.trace.whatif import Alternative
@@ -17,7 +17,7 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @click.command("what-if")
-@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("capture", type=Named())
 @click.option("-s", "--strategy", "strategies", multiple=True, help="Strategy [default: all].")
 @click.option("--allocator", "allocators", multiple=True, default=("slub",), metavar="slub|slab",
               help="Slab allocator; may be given twice [default: slub].")  # fmt: skip
@@ -25,7 +25,7 @@ MARKS = "abcdefghijklmnopqrstuvwxyz"
 @click.option(
     "--every", metavar="TIME", help="Take samples so often (100ms), besides the recorded."
 )
-@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE.svg",
+@click.option("--svg", type=Named(), metavar="FILE.svg",
               help="Write the picture as SVG.")  # fmt: skip
 @json_option
 def command(
