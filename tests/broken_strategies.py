@@ -4,6 +4,7 @@ import os
 import random
 
 import kmbench
+from kmbench.core.jit import JIT
 from kmbench.core.ops import (
     COUNTER_KMEM,
     NOMEM,
@@ -175,6 +176,17 @@ def queues_again(S, P, kind, a, b):
     schedule_work(S, kind, a, b)
 
 
+def never_ends(S, P, cpu, memcg, cache, gfp):
+    while S.k[0].nr_cpus > 0:
+        cpu += 1
+    return cache
+
+
+def never_ends_compiled(S, P, cpu, cache, billed, slab):
+    while JIT and S.k[0].nr_events >= 100:
+        cpu += 1
+
+
 def with_copies(parameters):
     return kmbench.Accounting(copies=True)
 
@@ -216,6 +228,9 @@ BROKEN = {
                      "percpu", "bytes are charged as", percpu_for_good),
     "works-on": ({"cg_create": queues, "run_work": queues_again}, "work", "still wait",
                  queues_again),
+    "never-ends": ({"select": never_ends}, "plain", "no end within 10 s", never_ends),
+    "never-ends-compiled": ({"obj_free": never_ends_compiled}, "types",
+                            "compiled, event 101 does not end within 10 s", never_ends_compiled),
     "knows-process": ({"select": knows_process}, "cached", "another fingerprint", knows_process),
 }  # fmt: skip
 

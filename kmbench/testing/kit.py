@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kmbench.errors import PluginProblem, UsageProblem, unknown
 from kmbench.plugins import Plugins, load_plugins
 from kmbench.testing.capabilities import CAPABILITIES, undeclared
+from kmbench.testing.observe import EVENT_S, TIMED_EVENTS
 
 __all__ = ["CHECKS", "KINDS", "Finding", "check_plugins", "check_strategies"]
 
@@ -185,9 +186,11 @@ class _Observed:
         """What process `number` in `mode` saw; ``died`` says how it ended without seeing."""
         if (mode, number) not in self.seen:
             seen = self._all(mode, self.names)
-            if "died" in seen:
-                seen = {name: self._all(mode, [name]) for name in self.names}
-                seen = {n: one if "died" in one else one[n] for n, one in seen.items()}
+            if "died" in seen and len(self.names) == 1:
+                seen = {self.names[0]: seen}
+            for missing in [name for name in self.names if name not in seen]:
+                one = self._all(mode, [missing])
+                seen[missing] = one if "died" in one else one[missing]
             self.seen[mode, number] = seen
         return self.seen[mode, number][name]
 
@@ -210,10 +213,15 @@ def _problems(name: str, observed: _Observed, wanted: set[str]) -> dict[str, str
         for problem in plain["problems"]:
             found[problem["check"]] = problem["message"]
         if not plain.get("complete"):
-            _unseen(found, SEEN_PLAIN, "it ends in plain Python")
-    if wanted - found.keys() & {*SEEN_COMPILED}:
+            _unseen(found, SEEN_PLAIN, "it does not get through as plain Python")
+    if plain and plain.get("endless"):
+        _unseen(found, SEEN_COMPILED, "it does not get through as plain Python")
+    elif wanted - found.keys() & {*SEEN_COMPILED}:
         compiled = observed.of("compiled", name)
-        if error := compiled.get("error") or compiled.get("died"):
+        if "endless" in compiled:
+            found.setdefault("types", _endless(compiled["endless"], observed.of("plain", name)))
+            _unseen(found, SEEN_COMPILED, "it does not end compiled")
+        elif error := compiled.get("error") or compiled.get("died"):
             found.setdefault("types", error)
             _unseen(found, SEEN_COMPILED, "it does not run compiled")
         else:
@@ -222,6 +230,15 @@ def _problems(name: str, observed: _Observed, wanted: set[str]) -> dict[str, str
                 again = _second(compiled, observed.of("compiled", name, 1))
                 found |= {check: text for check, text in again.items() if check not in found}
     return found
+
+
+def _endless(event: int, plain: Mapping[str, Any]) -> str:
+    """What is known of compiled code that does not end at an event, or with -1 at one of many."""
+    if event < 0:
+        return f"compiled, {TIMED_EVENTS:,} events do not end within {EVENT_S} s of CPU time"
+    ran = plain["ran"][event] if plain.get("complete") else []
+    hooks = ", ".join(plain["places"][hook] for hook in ran) or "a hook"
+    return f"{hooks}: compiled, event {event} does not end within {EVENT_S} s of CPU time"
 
 
 def _unseen(found: dict[str, str], checks: tuple[str, ...], why: str) -> None:

@@ -17,6 +17,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from kmbench.testing.stream import SETUP, events
 NR_EVENTS = 1200
 TIMED_EVENTS = 20_000
 EVENT_S = 10  # of CPU time, for one event as plain Python: thousands of times what one takes
+LAST_S = 60  # for all that happens when everything goes
 SMALL = 1 << 20  # tables up to so many bytes are compared after every event
 
 
@@ -149,16 +151,21 @@ class Watch:
         own = [frame for frame in frames if frame.filename in self._files]
         at = own[-1] if own else frames[-1]
         check = "bounds" if isinstance(error, IndexError) else "plain"
-        words = _missing(error) or f"{type(error).__name__}: {error}"
+        kind = "" if isinstance(error, Endless) else f"{type(error).__name__}: "
+        words = _missing(error) or f"{kind}{error}"
         self.tell(check, f"{hook} ({at.filename}:{at.lineno}): {words}".strip())
+
+
+class Endless(Exception):
+    """Something that ought to have ended long ago."""
 
 
 @contextmanager
 def no_longer_than(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError, at the line that is being run, after so much time of this process."""
+    """Raise Endless, at the line that is being run, after so much time of this process."""
 
     def end(number, frame):
-        raise TimeoutError(f"no end within {seconds:g} s")
+        raise Endless(f"no end within {seconds:g} s")
 
     before = signal.signal(signal.SIGVTALRM, end)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -226,9 +233,10 @@ def observe_plain(strategy: Strategy) -> dict:
     watch = Watch(strategy)
     digests: list[str] = []
     ran: list[list[str]] = []
-    complete, limits = False, Limits()
+    complete, endless, limits = False, False, Limits()
     try:
-        simulation, _ = watched(strategy, watch)
+        with no_longer_than(EVENT_S):
+            simulation, _ = watched(strategy, watch)
         stream = events(NR_EVENTS)
         for i in range(len(stream)):
             watch.ran = []
@@ -242,16 +250,19 @@ def observe_plain(strategy: Strategy) -> dict:
                 watch.tell("conservation", f"{_places(watch, ran[-1])}: after event {i}, {wrong}")
         if wrong := limits.verdict(simulation.S):
             watch.tell("limits", wrong)
-        _teardown(simulation, watch)
+        with no_longer_than(LAST_S):
+            _teardown(simulation, watch)
         watch.problems += promised(strategy, watched)
         complete = True
     except KmbenchError as error:
         watch.tell("plain", str(error))
     except Exception as error:
+        endless = isinstance(error, Endless)
         watch.raised(error, strategy)
     slowest = max(watch.seconds, key=watch.seconds.get, default="")
     return {
-        "problems": watch.problems, "complete": complete, "digests": digests, "ran": ran,
+        "problems": watch.problems, "complete": complete, "endless": endless,
+        "digests": digests, "ran": ran,
         "places": watch.places,
         "slowest": watch.places.get(slowest, "no hook"),
     }  # fmt: skip
@@ -288,39 +299,70 @@ def _teardown(simulation: Simulation, watch: Watch) -> None:
         )
 
 
-def observe_compiled(strategy: Strategy) -> dict:
+class Pace(Thread):
+    """Ends the process when compiled code does not end: it hears of no signal, but other threads
+    run beside it.
+
+    `end` is called with what was told to be going on.
+    """
+
+    def __init__(self, end: Callable[[int], None]):
+        super().__init__(daemon=True)
+        self.end = end
+        self.since, self.event = float("inf"), -1
+
+    @contextmanager
+    def of(self, event: int) -> Iterator[None]:
+        """An event goes on, or with -1 many."""
+        self.event, self.since = event, time.process_time()
+        try:
+            yield
+        finally:
+            self.since = float("inf")
+
+    def run(self) -> None:
+        """Look at it now and then."""
+        while time.process_time() - self.since < EVENT_S:
+            time.sleep(0.2)
+        self.end(self.event)
+
+
+def observe_compiled(strategy: Strategy, pace: Pace) -> dict:
     """The compiled engine on the same stream, twice, and its speed beside `none`."""
     try:
-        return _compiled(strategy)
+        return _compiled(strategy, pace)
     except KmbenchError as error:
         return {"error": str(error)}
     except Exception as error:
         return {"error": f"compiled, it raises {type(error).__name__}: {error}"}
 
 
-def _compiled(strategy: Strategy) -> dict:
+def _compiled(strategy: Strategy, pace: Pace) -> dict:
     simulations = [Simulation(SETUP, strategy) for _ in range(2)]
     stream = events(NR_EVENTS)
     digests: list[list[str]] = []
     for simulation in simulations:
         digests.append([])
         for i in range(len(stream)):
-            simulation.feed(stream[i : i + 1])
+            with pace.of(i):
+                simulation.feed(stream[i : i + 1])
             digests[-1].append(tables_digest(simulation.S, simulation.P))
     return {
         "digests": digests[0], "again": digests[1], "cache_hit": simulations[0].cache_hit,
-        "ns": nanoseconds(strategy), "none_ns": nanoseconds(Strategy("none", "", "")),
+        "ns": nanoseconds(strategy, pace),
+        "none_ns": nanoseconds(Strategy("none", "", ""), pace),
     }  # fmt: skip
 
 
-def nanoseconds(strategy: Strategy) -> float:
+def nanoseconds(strategy: Strategy, pace: Pace) -> float:
     """Engine time of an event, the best of several rounds."""
     stream = events(TIMED_EVENTS, seed=1)
     best = float("inf")
     for _ in range(5):
         simulation = Simulation(SETUP, strategy)
         began = time.perf_counter()
-        simulation.feed(stream)
+        with pace.of(-1):
+            simulation.feed(stream)
         best = min(best, time.perf_counter() - began)
     return 1e9 * best / len(stream)
 
@@ -333,11 +375,11 @@ def observe_prints(strategy: Strategy) -> dict:
         return {"error": str(error)}
 
 
-MODES = {"plain": observe_plain, "compiled": observe_compiled, "prints": observe_prints}
+MODES = ("plain", "compiled", "prints")
 
 
 def main() -> None:
-    """Observe the strategies and print one JSON object."""
+    """Observe the strategies and print one JSON object; up to one that does not end compiled."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("names", nargs="+")
@@ -347,7 +389,23 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what plugins print is no answer
     plugins = load_plugins(tuple(options.plugin))
-    seen = {name: MODES[options.mode](plugins.strategy(name)) for name in options.names}
+    seen: dict[str, dict] = {}
+    name = ""
+
+    def end(event: int) -> None:
+        with answer:
+            json.dump({**seen, name: {"endless": event}}, answer)
+        os._exit(0)
+
+    pace = Pace(end)
+    observe = {
+        "plain": observe_plain,
+        "compiled": lambda strategy: observe_compiled(strategy, pace),
+        "prints": observe_prints,
+    }[options.mode]
+    pace.start()
+    for name in options.names:
+        seen[name] = observe(plugins.strategy(name))
     with answer:
         json.dump(seen, answer)
 
