@@ -4,7 +4,8 @@
 
 A cell's words are the facts that a strategy declares or is put together from
 (:mod:`kmbench.design`), or operations counted in a run (:mod:`kmbench.fastpath`).  Its first link
-is the function that makes it so, its second the test of its row in tests/test_design_rows.py.
+is the function that makes it so, its second the test of its row in tests/test_design_rows.py or
+test_design_paths.py.
 ``--check`` writes nothing; exit code 1 if the page is not what would be written.
 """
 
@@ -21,7 +22,7 @@ from kmbench.strategy import Strategy
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "designs.md"
-TESTS = ROOT / "tests" / "test_design_rows.py"
+TESTS = [ROOT / "tests" / f"test_design_{name}.py" for name in ("rows", "paths")]
 TABLES = {
     "Before the mainline, and never merged": (
         "none", "ubc-2006", "costa-2012", "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012",
@@ -53,12 +54,14 @@ def line_of(code) -> tuple[Path, int]:
     return Path(code.co_filename).resolve().relative_to(ROOT), code.co_firstlineno
 
 
-def tests() -> dict[str, int]:
-    """Line of the test of each row, by row."""
+def tests() -> dict[str, str]:
+    """File and line of the test of each row, by row."""
     lines = {}
-    for node in ast.parse(TESTS.read_text()).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            lines[node.name.removeprefix("test_")] = node.lineno
+    for path in TESTS:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                where = f"{path.relative_to(ROOT)}#L{node.lineno}"
+                lines[node.name.removeprefix("test_")] = where
     return lines
 
 
@@ -125,12 +128,12 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def cell(fact: Fact, test: int | None) -> str:
+def cell(fact: Fact, test: str | None) -> str:
     """A cell with its links."""
     path, line = line_of(fact.code)
     text = fact.text.replace("*", r"\*").replace("_", r"\_")
     linked = f"[{text}](../{path}#L{line})"
-    return linked if test is None else f"{linked} [✓](../{TESTS.relative_to(ROOT)}#L{test})"
+    return linked if test is None else f"{linked} [✓](../{test})"
 
 
 def main() -> int:

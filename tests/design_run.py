@@ -1,6 +1,7 @@
 """A small machine fed by calls, for tests of what designs do."""
 
 import numpy as np
+import pytest
 
 import kmbench
 from kmbench.core import events as ev
@@ -11,6 +12,21 @@ MS = 1_000_000
 PLUGINS = kmbench.load_plugins()
 ACCOUNT = ev.GFP_KERNEL_ACCOUNT
 ALLOCATOR = "slub"  # tests that run on both set it
+COPIES_LATE = (
+    "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012", "linux-3.8", "linux-4.5", "linux-5.3",
+)  # fmt: skip
+COPIES = ("costa-2012", *COPIES_LATE)
+BYTES = ("ubc-2006", "tcp-memcontrol", "linux-5.9", "linux-6.18")
+DESIGNS = (*COPIES, *BYTES)
+OBJCG = ("linux-5.9", "linux-6.18")
+WHITELIST = ("ubc-2006", "linux-4.5", "linux-5.3", *OBJCG)
+of_every_design = pytest.mark.parametrize("name", DESIGNS)
+
+
+def per_design(**expected):
+    """Parametrisation of (name, expectation); ``others`` stands for designs not named."""
+    known = {name.replace("_", "-").replace("--", "."): value for name, value in expected.items()}
+    return {name: known.get(name, expected.get("others")) for name in DESIGNS}
 
 
 def slabs_of(objects=4, name="dentry", order=0, flags=ev.SLAB_ACCOUNT):

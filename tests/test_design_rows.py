@@ -1,4 +1,4 @@
-"""Every row of docs/designs.md, for every design: what the page says is what a run does.
+"""Rows of docs/designs.md, for every design: what the page says is what a run does.
 
 What is expected stands here by itself, from the patches and the kernel's source; the page links
 each of its cells to the test of its row.
@@ -9,24 +9,24 @@ import pytest
 
 import design_run
 import kmbench
-from design_run import ACCOUNT, MS, PLUGINS, Run, slabs_of
+from design_run import (
+    ACCOUNT,
+    BYTES,
+    COPIES_LATE,
+    MS,
+    OBJCG,
+    PLUGINS,
+    WHITELIST,
+    Run,
+    of_every_design,
+    slabs_of,
+)  # fmt: skip
 from kmbench.core import events as ev
 from kmbench.core.setup import GroupSpec, Machine, Setup
 from kmbench.core.vm import Reclaim
-from kmbench.fastpath import fast_path, spoken
 from kmbench.final import final_figures
 from kmbench.memory import Memory
 from reference import Reference
-
-COPIES_LATE = (
-    "souhlal-2012-v1", "souhlal-2012-v2", "kamezawa-2012", "linux-3.8", "linux-4.5", "linux-5.3",
-)  # fmt: skip
-COPIES = ("costa-2012", *COPIES_LATE)
-BYTES = ("ubc-2006", "tcp-memcontrol", "linux-5.9", "linux-6.18")
-DESIGNS = (*COPIES, *BYTES)
-OBJCG = ("linux-5.9", "linux-6.18")
-WHITELIST = ("ubc-2006", "linux-4.5", "linux-5.3", *OBJCG)
-of_every_design = pytest.mark.parametrize("name", DESIGNS)
 
 
 @pytest.fixture(autouse=True, params=["slub", "slab"])
@@ -34,12 +34,6 @@ def allocator(request, monkeypatch):
     """Every design runs on both."""
     monkeypatch.setattr(design_run, "ALLOCATOR", request.param)
     return request.param
-
-
-def per_design(**expected):
-    """Parametrisation of (name, expectation); ``others`` stands for designs not named."""
-    known = {name.replace("_", "-").replace("--", "."): value for name, value in expected.items()}
-    return {name: known.get(name, expected.get("others")) for name in DESIGNS}
 
 
 @of_every_design
@@ -442,48 +436,6 @@ def test_root_accounted_by_the_option_of_souhlal_v1():
     run = Run("souhlal-2012-v1", parameters={"acct_root": True})
     run.alloc(8, memcg=1)
     assert run.pages(1) == 2 and run.S.memcg["billed_slab"][1] == 8 * 1024
-
-
-ALLOC = per_design(
-    costa_2012="br 1, ptr 2, rcu 1, call 1", souhlal_2012_v1="br 4, ptr 3, rcu 1, call 1",
-    souhlal_2012_v2="br 4, ptr 3, rcu 1, call 1", kamezawa_2012="br 3, ptr 3, rcu 1, call 1",
-    ubc_2006="br 3, ptr 2, irq 1, spin 1, call 2", tcp_memcontrol="br 3, ptr 2, atom 1, call 1",
-    linux_3__8="br 4, ptr 4, rcu 1, call 1",
-    linux_5__9="br 15, ptr 8, pcpu 6, rcu 5, irq 2, call 4",
-    linux_6__18="br 22, ptr 9, pcpu 5, rcu 5, call 7",  # a dentry, of which an LRU is looked up
-    others="br 3, ptr 3, pcpu 2, rcu 1, call 2",
-)  # fmt: skip
-FREE = per_design(
-    costa_2012="0", souhlal_2012_v1="br 1, ptr 1, atom 2", souhlal_2012_v2="br 1, ptr 1, atom 2",
-    ubc_2006=ALLOC["ubc-2006"], tcp_memcontrol=ALLOC["tcp-memcontrol"],
-    linux_5__9="br 9, ptr 5, pcpu 4, rcu 2, irq 2, call 4",
-    linux_6__18="br 9, ptr 3, pcpu 3, rcu 1, call 3",
-    others="br 1, ptr 1",
-)  # fmt: skip
-
-
-@of_every_design
-def test_alloc_path(name):
-    assert spoken(fast_path(PLUGINS.strategy(name)).alloc) == ALLOC[name]
-
-
-@of_every_design
-def test_free_path(name):
-    assert spoken(fast_path(PLUGINS.strategy(name)).free) == FREE[name]
-
-
-@of_every_design
-def test_unused(name):
-    """No group but the root: nothing where a static key is off, and in Costa's fast path."""
-    cost = fast_path(PLUGINS.strategy(name))
-    tested = {
-        "souhlal-2012-v1": ("br 4, ptr 2, rcu 1, call 1",) * 2,
-        "souhlal-2012-v2": ("br 4, ptr 2, rcu 1, call 1", "0"),
-        "kamezawa-2012": ("br 3, ptr 2, rcu 1, call 1", "0"),
-        "costa-2012": ("br 1, ptr 2, rcu 1, call 1", "0"),  # the lookup in d_alloc
-    }
-    assert (spoken(cost.unused), spoken(cost.unused_other)) == tested.get(name, ("0", "0"))
-    assert spoken(cost.unused_slab) == ("br 1, ptr 1" if name == "costa-2012" else "0")
 
 
 def test_all_ids_taken_by_zombies():
