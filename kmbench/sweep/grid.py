@@ -1,18 +1,22 @@
 """A grid of runs, from a TOML file: what is varied, which points stay, and how often each is run.
 
-scenario = "spread.toml"            # or a list; from the grid file's folder
-strategies = ["none", "linux-6.18"] # default: the scenario's, else all
-seeds = 3
-filters = ["workload.groups * machine.cpus <= 2000"]
+Of such a file::
 
-[product]                           # every combination
-"workload.groups" = [10, 100, 1000]
-"machine.cpus" = [1, 2, 4]
-"strategies.costa-2012.independent" = [true, false]
+    scenario = "spread.toml"            # or a list; from the grid file's folder
+    strategies = ["none", "linux-6.18"] # default: the scenario's, else all
+    seeds = 3
+    filters = ["workload.groups * machine.cpus <= 2000"]
 
-[zip]                               # taken together, first with first
-"workload.size" = [64, 192]
-"workload.cache" = ["small", "dentry"]
+    [product]                           # every combination
+    "workload.groups" = [10, 100, 1000]
+    "machine.cpus" = [1, 2, 4]
+    "strategies.costa-2012.independent" = [true, false]
+
+    [zip]                               # taken together, first with first
+    "workload.size" = [64, 192]
+    "workload.cache" = ["small", "dentry"]
+
+the points are the combinations of `product`, each with every row of `zip`, that all `filters` keep.
 """
 
 from __future__ import annotations
