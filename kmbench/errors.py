@@ -48,12 +48,14 @@ class PluginProblem(KmbenchError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest of ``choices``, without one the choices."""
+    """``"; did you mean 'x'?"`` for the nearest of ``choices``; without one those that hold the
+    word, or all."""
     by_fold = {choice.casefold(): choice for choice in sorted(choices)}
     near = get_close_matches(word.casefold(), by_fold, n=1)
     if near:
         return f"; did you mean {by_fold[near[0]]!r}?"
-    names = list(by_fold.values())
+    holding = [name for fold, name in by_fold.items() if word and word.casefold() in fold]
+    names = holding or list(by_fold.values())
     more = ", ..." if len(names) > MOST_NAMES else ""
     return f"; known: {', '.join(names[:MOST_NAMES])}{more}" if names else ""
 

@@ -182,6 +182,11 @@ def _load_file(plugins: Plugins, path: Path) -> None:
         plugins.loaded.append(record)
         return
     plugins.add(module, record)
+    if not record.error and not record.registered:
+        record.error = (
+            "registers nothing; expected a function such as kmbench_register_strategies(register) "
+            "that calls register(kmbench.Strategy(...))"
+        )
 
 
 def load_plugins(files: tuple[str | Path, ...] = ()) -> Plugins:

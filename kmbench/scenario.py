@@ -185,6 +185,8 @@ def _table(values: Any, where: str) -> dict[str, Any]:
 def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario:
     """A scenario from the content of a TOML file; `name` is used in messages and by default."""
     values = dict(values)
+    if "workload" not in values and "scenario" in values:
+        raise UsageProblem(f"{name}: a grid, not a scenario; `kmbench sweep` takes it")
     workload = _table(values.pop("workload", None), f"{name}: workload")
     plugin = workload.pop("plugin", None)
     if not isinstance(plugin, str):
@@ -201,8 +203,9 @@ def scenario_from(values: Mapping[str, Any], name: str, folder: str) -> Scenario
             _table(parameters, f"{name}: {kind}.{key}")
     reclaim = _table(values.pop("reclaim", {}), f"{name}: reclaim")
     given = _typed(Scenario, {k: v for k, v in values.items() if k != "parameters"}, name)
-    if not given.setdefault("name", name).strip() or not given["name"].isprintable():
-        raise UsageProblem(f"{name}: name = {given['name']!r}: expected words on one line")
+    called = given.setdefault("name", name)
+    if not isinstance(called, str) or not called.strip() or not called.isprintable():
+        raise UsageProblem(f"{name}: name = {called!r}: expected words on one line")
     scenario = Scenario(
         workload=plugin, parameters=workload, machine=machine, reclaim=reclaim,
         folder=folder, published=published, **chosen, **given,
@@ -257,5 +260,10 @@ def load_scenario(path: str | Path, settings: Mapping[str, str] | None = None) -
     """Read a scenario file.  Raises UsageProblem naming the file, the field and what is wrong."""
     path = Path(path)
     values = set_keys(read_scenario(path), settings or {}, str(path))
-    scenario = scenario_from(values, str(path), str(path.parent))
+    try:
+        scenario = scenario_from(values, str(path), str(path.parent))
+    except UsageProblem as problem:
+        if str(problem).startswith(f"{path}: "):
+            raise
+        raise problem.within(str(path)) from None  # the fields know the scenario's name alone
     return replace(scenario, name=values.get("name", path.stem))

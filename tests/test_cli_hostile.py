@@ -47,6 +47,9 @@ def scenario(folder: Path, old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        ('name = "spread"', "name = 3", "name = 3: expected words on one line"),
+        ("[workload]", "[product]", "workload: expected a table"),
+        ('name = "spread"', 'name = "s"\nera = "2.4"', "sein.toml: s: unknown era '2.4'"),
         ('name = "spread"', 'name = ""', "name = '': expected words on one line"),
         ('name = "spread"', 'name = "a\\u0000b"', "expected words on one line"),
         ("groups = 100", "groups = 99999999999", "expected at most 1048576 groups"),
@@ -94,3 +97,22 @@ def test_no_file_has_the_empty_name(capsys, monkeypatch, tmp_path):
         said = capsys.readouterr().err
         assert "expected a name, not an empty one" in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_one_kind_of_file_for_another_says_which_command_takes_it(capsys):
+    grid = SPREAD.with_name("groups.grid.toml")
+    assert main(["run", str(grid)]) == 2
+    assert "a grid, not a scenario; `kmbench sweep` takes it" in capsys.readouterr().err
+    assert main(["sweep", str(SPREAD)]) == 2
+    assert "a scenario, not a grid; `kmbench run` takes it" in capsys.readouterr().err
+    assert main(["published", str(SPREAD.parent)]) == 2
+    assert "internal" not in capsys.readouterr().err
+
+
+def test_a_plugin_file_that_registers_nothing_is_told(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(
+        "def select(S, P, cpu, memcg, cache, gfp):\n    return cache\n"
+    )
+    assert main(["plugins", "-p", str(tmp_path / "mine.py")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "registers nothing; expected a function such as kmbench_register_strategies" in said

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from kmbench.analysis.gate import failures, parse_gate
 from kmbench.analysis.metrics import METRICS, format_value
 from kmbench.analysis.overview import BRIEF, group_table, main_table
 from kmbench.analysis.statistics import MIN_PAIRS, paired
-from kmbench.analysis.tables import Column, Grid, as_json, as_markdown, as_text, encode
+from kmbench.analysis.tables import Column, Grid, as_json, as_markdown, as_text, encode, room
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import open_results
 
@@ -286,6 +287,27 @@ def test_text_aligns_and_wraps_whole_groups():
         "title", "", "      first", "name  a   b", "----  -  --", "x     1  22", "",
         "      second", "name    a  b", "----  ---  -", "x     333  4", "", "end",
     ]  # fmt: skip
+
+
+def test_words_of_the_last_column_are_broken_into_lines():
+    columns = [Column("n", left=True), Column("words", left=True)]
+    grid = Grid("", columns, [["a", "one two three four five six seven"], ["b", "x" * 40]])
+    lines = as_text(grid, 30).splitlines()
+    assert lines[2:] == ["a  one two three four five six", "   seven", "b  " + "x" * 40]
+    assert as_text(grid, 100).splitlines()[2] == "a  one two three four five six seven"
+
+
+def test_plain_text_is_as_wide_as_a_narrow_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for columns, width in ((60, 60), (200, 100), (10, 40)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "stdout", Terminal())
+        assert room() == width
+        monkeypatch.setattr(sys, "stdout", io.StringIO())
+        assert room() == 100
 
 
 def test_text_of_one_column_wider_than_the_page():

@@ -14,7 +14,7 @@ from kmbench.analysis.compare_view import title_of
 from kmbench.analysis.groups import group_means
 from kmbench.analysis.metrics import METRICS, NOT_APPLICABLE, format_bytes, format_value
 from kmbench.analysis.parameters import strategy_labels
-from kmbench.analysis.tables import WIDTH, Column, Grid, as_text
+from kmbench.analysis.tables import Column, Grid, as_text
 from kmbench.errors import UsageProblem
 from kmbench.store.dataset import Results
 
@@ -47,7 +47,7 @@ def main_table(
     run_ids: Iterable[str] | None = None,
     *,
     baseline: str = "none",
-    width: int = WIDTH,
+    width: int | None = None,
 ) -> str:
     """Plain-text tables over ``run_ids`` (default: all runs), without a final newline.
 

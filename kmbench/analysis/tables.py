@@ -1,8 +1,9 @@
 """Tables as people and programs read them: plain text, Markdown, CSV, JSON and Parquet.
 
-Plain text is ASCII, aligned with blanks and at most 100 columns wide (or as asked), so that it
-survives a mail client.  A table that is wider is cut into blocks of whole column groups, each block
-repeating the leading columns; a group that alone is wider is parted too.
+Plain text is ASCII, aligned with blanks and at most 100 columns wide (or as asked, or as a terminal
+has), so that it survives a mail client.  A table that is wider is cut into blocks of whole column
+groups, each block repeating the leading columns; a group that alone is wider is parted too.  Words
+in the last column are broken into lines first.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any, NamedTuple
 
 import polars as pl
 
-__all__ = ["WIDTH", "Column", "Grid", "as_json", "as_markdown", "as_text", "encode"]
+__all__ = ["Column", "Grid", "as_json", "as_markdown", "as_text", "encode", "room"]
 
 WIDTH = 100
+NARROWEST = 40  # that tables are fit to
+WORDS = 24  # least width of a column whose words are broken into lines
 GAP = "  "
 
 
@@ -44,8 +49,18 @@ class Grid(NamedTuple):
     """Lines below the table."""
 
 
-def as_text(grid: Grid, width: int = WIDTH) -> str:
-    """``grid`` as aligned ASCII of at most ``width`` columns where one group fits into it."""
+def room() -> int:
+    """Columns of plain text where nobody asks for a number: 100, less on a narrower terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return WIDTH
+    return min(WIDTH, max(NARROWEST, get_terminal_size().columns))
+
+
+def as_text(grid: Grid, width: int | None = None) -> str:
+    """``grid`` as aligned ASCII of at most ``width`` columns where one group fits into it; default
+    :func:`room`."""
+    width = width or room()
+    grid = _broken(grid, width)
     widths = _widths(grid)
     parts = []
     for block in _blocks(grid, widths, width):
@@ -53,6 +68,19 @@ def as_text(grid: Grid, width: int = WIDTH) -> str:
     head = [*wrap(grid.title, width), ""] if grid.title else []
     notes = ["", *(line for note in grid.notes for line in wrap(note, width))] if grid.notes else []
     return _ascii("\n".join([*head, "\n\n".join(parts), *notes]))
+
+
+def _broken(grid: Grid, width: int) -> Grid:
+    """``grid`` with the words of its last column in as many lines as they need."""
+    widths = _widths(grid)
+    left = width - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)
+    if not grid.columns[-1].left or widths[-1] <= left or left < WORDS:
+        return grid
+    rows: list[Sequence[str]] = []
+    for *lead, words in grid.rows:
+        first, *more = wrap(words, left, break_long_words=False, break_on_hyphens=False) or [""]
+        rows += [[*lead, first], *([*("" for _ in lead), line] for line in more)]
+    return grid._replace(rows=rows)
 
 
 def _ascii(text: str) -> str:

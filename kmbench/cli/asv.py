@@ -22,7 +22,7 @@ def command() -> None:
     """Import what asv measured, and compare machines and commits."""
 
 
-@command.command("import")
+@command.command("import", short_help="Import what asv measured.")
 @click.argument("asv", metavar="ASV_DIR", type=Named())
 @dataset
 @json_option

@@ -41,8 +41,9 @@ __all__ = ["command"]
 )  # fmt: skip
 @click.option("--groups", is_flag=True, help="Add what the groups that used most were charged.")
 @click.option(
-    "--width", type=click.IntRange(40, 1000), default=100, show_default=True,
-    help="Longest line of the plain table; 78 survives any mail client.",
+    "--width", type=click.IntRange(40, 1000),
+    help="Longest line of the plain table; 78 survives any mail client [default: 100, less on a "
+    "narrower terminal].",
 )  # fmt: skip
 @click.option("--hardware", metavar="NAME", help="Price all runs by this profile.")
 @click.option("--metric", "metrics", metavar="M", multiple=True, help="Metric by name or id.")
@@ -63,7 +64,7 @@ def command(
     strategies: tuple[str, ...],
     where: tuple[str, ...],
     groups: bool,
-    width: int,
+    width: int | None,
     hardware: str | None,
     metrics: tuple[str, ...],
     gates: tuple[str, ...],

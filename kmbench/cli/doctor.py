@@ -18,7 +18,6 @@ from kmbench.cli.output import emit, json_option
 
 __all__ = ["Check", "checks", "command"]
 
-WIDE = 1000  # columns: lines are not cut, the terminal may wrap them
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 14)
 REQUIRED = ("numpy", "numba", "pyarrow", "polars", "pluggy", "click", "rich")
@@ -126,7 +125,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     else:
         columns = [Column("check", left=True), Column("status", left=True)]
         rows = [list(check) for check in found]
-        text = as_text(Grid("", [*columns, Column("detail", left=True)], rows), WIDE)
+        text = as_text(Grid("", [*columns, Column("detail", left=True)], rows))
     emit(f"{text}\n".encode(), None)
     if any(check.status == FAILED for check in found):
         ctx.exit(3)

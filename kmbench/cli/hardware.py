@@ -13,7 +13,7 @@ def command() -> None:
     """Hardware profiles: what counted operations cost on a machine."""
 
 
-@command.command("show")
+@command.command("show", short_help="List the profiles, or show one.")
 @click.argument("name", required=False)
 @json_option
 def show(name, as_json) -> None:
@@ -74,7 +74,7 @@ def _one(profile):
     return Grid(machine, columns, rows, notes=[profile.description, *details])
 
 
-@command.command("calibrate")
+@command.command("calibrate", short_help="Measure a profile of this machine.")
 @click.option("-o", "--output", type=Named(), help="Write to a file.")
 @click.option("--name", default="", help="Name of the profile [default: the host's].")
 @click.option("--quick", is_flag=True, help="Few repeats: the form is right, numbers are rough.")

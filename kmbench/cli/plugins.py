@@ -23,7 +23,7 @@ def command(ctx, files: tuple[str, ...], as_json: bool) -> None:
         _list(files, as_json)
 
 
-@command.command("list")
+@command.command("list", short_help="List plugins and what they register.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
 @json_option
 def list_plugins(files: tuple[str, ...], as_json: bool) -> None:
@@ -31,7 +31,7 @@ def list_plugins(files: tuple[str, ...], as_json: bool) -> None:
     _list(files, as_json)
 
 
-@command.command("costs")
+@command.command("costs", short_help="Show what each strategy adds to an object.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
 @json_option
 def costs(files: tuple[str, ...], as_json: bool) -> None:
@@ -57,10 +57,10 @@ def costs(files: tuple[str, ...], as_json: bool) -> None:
     columns = [Column(name, left=True) for name in names]
     rows = [[name, *map(spoken, cost)] for name, cost in found.items()]
     title = "operations added to an object, or to a slab"
-    emit(f"{as_text(Grid(title, columns, rows), 160)}\n".encode(), None)
+    emit(f"{as_text(Grid(title, columns, rows))}\n".encode(), None)
 
 
-@command.command("check")
+@command.command("check", short_help="Check whether plugins conform.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="Everything that plugins register.")
 @click.option("-p", "--plugin", "files", multiple=True, help="Load a local plugin file too.")
@@ -98,7 +98,7 @@ def check(ctx, names, everything, files, checks, settings, as_json: bool) -> Non
         ctx.exit(1)
 
 
-@command.command("new")
+@command.command("new", short_help="Begin a distribution with a strategy.")
 @click.argument("name")
 @click.option("--in", "folder", type=Named(), default=Path("."),
               help="Folder to make it in [default: here].")  # fmt: skip
@@ -147,7 +147,7 @@ def _list(files: tuple[str, ...], as_json: bool) -> None:
     for title, known in kinds.items():
         columns = [Column(name, left=True) for name in ("name", "description")]
         grids.append(Grid(title, columns, [[i.name, i.description] for i in known.values()]))
-    emit(("\n\n".join(as_text(grid, 140) for grid in grids) + "\n").encode(), None)
+    emit(("\n\n".join(as_text(grid) for grid in grids) + "\n").encode(), None)
 
 
 def _described(item) -> dict:

@@ -10,7 +10,7 @@ from kmbench.errors import UsageProblem
 
 
 @click.command("published")
-@click.argument("scenarios", nargs=-1, required=True)
+@click.argument("scenarios", nargs=-1, required=True, type=Named())
 @click.option("--out", type=Named(), default=DEFAULT_DIR, show_default=True,
               help="Folder of the results.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",

@@ -182,8 +182,12 @@ def _print(results: list, out: Path, as_json: bool) -> None:
 
 
 def _effort(shown) -> str:
-    """One line: what reading, compiling and replaying took, apart."""
+    """What reading, compiling and replaying took, apart."""
+    from textwrap import wrap
+
     import polars as pl
+
+    from kmbench.analysis.tables import room
 
     with shown.reading():
         sums = shown.timing.select(
@@ -191,11 +195,12 @@ def _effort(shown) -> str:
         ).collect()
     row = sums.row(0, named=True)
     rate = row["events"] / row["engine_s"] / 1e6 if row["engine_s"] else 0.0
-    return (
+    text = (
         f"{row['events']:,} events in {row['runs']} runs; added up: engine {row['engine_s']:.2f} s "
         f"({rate:.1f} M events/s), reader {row['reader_s']:.2f} s, compiling or loading "
         f"{row['compile_s']:.2f} s ({row['cache_hit']} of {row['runs']} engines from the cache)"
     )
+    return "\n".join(wrap(text, room()))
 
 
 def warn_failed(plugins) -> None:

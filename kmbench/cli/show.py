@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,7 +123,7 @@ def _summary(run: Run) -> str:
     from kmbench.analysis.tables import Column, Grid, as_text
 
     facts = _facts(run)
-    about = [[name, str(value)] for name, value in facts.items() if _is_fact(name, value)]
+    about = [[name, _words(value)] for name, value in facts.items() if _is_fact(name, value)]
     measured = [
         [m.label, m.id, direction_mark(m.direction), format_value(m, facts[m.name])]
         for m in METRICS.values()
@@ -132,6 +133,12 @@ def _summary(run: Run) -> str:
     heads = [Column("metric", left=True), Column("id", left=True), Column(""), Column("value")]
     parts = [Grid("", plain, about), Grid("", heads, measured)]
     return "\n\n".join(as_text(grid) for grid in parts)
+
+
+def _words(value: object) -> str:
+    """The value; JSON with blanks, so that lines can end in it."""
+    text = str(value)
+    return json.dumps(json.loads(text)) if text.startswith(("{", "[")) else text
 
 
 def _is_fact(name: str, value: object) -> bool:

@@ -360,7 +360,8 @@ class Results:
         if not found.height:
             found = rows.filter(pl.col("strategy") == run_id_prefix)
         if not found.height:
-            raise unknown("run", run_id_prefix, {*rows["run_id"], *rows["strategy"]})
+            looks_so = run_id_prefix and not set(run_id_prefix) - set("0123456789abcdef")
+            raise unknown("run", run_id_prefix, rows["run_id" if looks_so else "strategy"])
         if found.height > 1:
             words = [
                 f"{r['run_id']} ({r['scenario']}, {r['strategy']}, seed {r['seed']})"

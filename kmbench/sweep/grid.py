@@ -132,6 +132,8 @@ def load_grid(path: str | Path) -> Grid:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageProblem(f"{path}: not TOML: {error}") from None
     known = {"scenario", "strategies", "seeds", "product", "zip", "filters"}
+    if "workload" in content and "scenario" not in content:
+        raise UsageProblem(f"{path}: a scenario, not a grid; `kmbench run` takes it")
     for key in content:
         if key not in known:
             raise unknown("key", key, known).within(str(path))
