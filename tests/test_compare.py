@@ -171,6 +171,21 @@ def test_by_a_column_of_runs(one):
         compare(one, by="strategy")
 
 
+def test_a_parameter_of_the_workload_that_is_called_as_a_column(one):
+    """``groups`` of runs counts the root, too; compare said 11 where 10 were asked for."""
+    for strategy in ("none", "costa-2012"):
+        params = json.dumps({"groups": 7})
+        make_results.write(one.path, strategy, scenario_params=params, workload_hash="other")
+    results = open_results(one.path)
+    comparison = compare(results, by="workload.groups", metrics=["W0"])
+    assert set(comparison.frame["by"]) == {"7", None}
+    assert "workload.groups" not in " ".join(comparison.notes)
+    alone = compare(results, metrics=["W0"], where={"workload.groups": "7"})
+    assert set(alone.frame["pairs"]) == {1}
+    (note,) = compare(results, by="groups", metrics=["W0"]).notes
+    assert note == "groups is the column of runs; workload.groups is the workload's parameter"
+
+
 def test_by_a_parameter_of_the_strategy_pairs_with_the_plain_baseline(one):
     for caches in (["dentry"], ["dentry", "filp"]):
         params = json.dumps({"caches": caches, "joint": True})

@@ -33,6 +33,8 @@ REFERENCE = "none"  # W3 is measured against this strategy, whatever the baselin
 REFERENCE_KEYS = (*PAIR, "allocator", "era", "hardware", "cpus")
 FACTS = ("run_id", "strategy", *JSON_COLUMNS, *PAIR, "status", "error", "when")
 
+WORKLOAD = "workload."  # before the name of a parameter
+
 TIDY = {
     "by": pl.String, "metric": pl.String, "id": pl.String, "unit": pl.String,
     "direction": pl.String, "strategy": pl.String, "pairs": pl.Int64, "value": pl.Float64,
@@ -110,13 +112,14 @@ def compare(
 ) -> Comparison:
     """Compare all strategies of ``results`` with ``baseline``.
 
-    ``by``: a column of ``runs`` or a parameter of scenario or strategy; each of its values is
-    compared on its own.  ``collapse``: columns of :data:`CONTEXT` that do not part the runs: pairs
-    still agree in them, but the means run over all their values.  ``metrics``: names or ids,
-    default the headline ones.  ``run_ids``: only these runs.  ``hardware``: the machine whose costs
-    price all runs, instead of each run's own.  ``where``: only runs in which columns or parameters
-    have these values, or one of several with commas between them; ``strategies``: only these and
-    the baseline.  Raises :class:`UsageProblem` on unknown names and when nothing can be compared.
+    ``by``: a column of ``runs`` or a parameter of workload or strategy, of the former also as
+    ``workload.NAME``; each of its values is compared on its own.  ``collapse``: columns of
+    :data:`CONTEXT` that do not part the runs: pairs still agree in them, but the means run over all
+    their values.  ``metrics``: names or ids, default the headline ones.  ``run_ids``: only these
+    runs.  ``hardware``: the machine whose costs price all runs, instead of each run's own.
+    ``where``: only runs in which columns or parameters have these values, or one of several with
+    commas between them; ``strategies``: only these and the baseline.  Raises :class:`UsageProblem`
+    on unknown names and when nothing can be compared.
     """
     chosen = select_metrics(metrics)
     for name in collapse:
@@ -134,6 +137,8 @@ def compare(
     runs = _matching(runs, wanted, strategies and [*strategies, baseline], known)
     runs, by_strategy = _split_by(runs, by, known)
     runs, notes = _usable(runs)
+    if by in known and by in parameter_names(runs, "scenario_params"):
+        notes.append(f"{by} is the column of runs; {WORKLOAD}{by} is the workload's parameter")
     if not runs.height:
         raise UsageProblem(f"{results.path}: no successful run to compare; {notes[0]}")
     named_alone = [name for name in apart if name == "scenario"]
@@ -265,12 +270,16 @@ def _split_by(runs: pl.DataFrame, by: str | None, known: list[str]) -> tuple[pl.
 def _column(runs: pl.DataFrame, name: str, known: list[str]) -> tuple[pl.Series, bool]:
     """A column or parameter of ``runs`` as text; whether it is a parameter of the strategy.
 
+    ``workload.NAME``, as ``--set`` has it, is the workload's where a column has that name, too.
     ``known``: all columns of the table ``runs``, those included that were not read.
     """
     plain = set(known) - {*JSON_COLUMNS, *METRICS, "run_id", "strategy"}
     if name in plain:
         return runs[name].cast(pl.String), False
     names = {column: parameter_names(runs, column) for column in JSON_COLUMNS}
+    prefix, _, alone = name.partition(WORKLOAD)
+    if not prefix and alone in names["scenario_params"]:
+        return parameter_values(runs, "scenario_params", alone).alias(name), False
     for column in reversed(JSON_COLUMNS):
         if name in names[column]:
             return parameter_values(runs, column, name), column == "strategy_params"
