@@ -94,7 +94,7 @@ def run(
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, settings)
         refuse_unused(scenario, settings or (), plugins)
-    names = list(strategies or scenario.strategies or sorted(plugins.strategies))
+    names = list(dict.fromkeys(strategies or scenario.strategies or sorted(plugins.strategies)))
     plans = [
         plan
         for seed in range(scenario.seed, scenario.seed + seeds)

@@ -248,3 +248,11 @@ def test_groups_that_are_no_tree_are_refused(groups, message):
     with pytest.raises(UsageProblem) as problem:
         kmbench.Simulation(setup, kmbench.load_plugins().strategy("none"))
     assert message in str(problem.value)
+
+
+def test_a_strategy_that_is_named_twice_is_run_once(tmp_path):
+    """Two threads wrote the same files: a temporary one was gone when it was to be renamed."""
+    names = ["none", "costa-2012"] * 8
+    results = kmbench.run(scenario(groups=3, objects=1), names, out=tmp_path, jobs=8)
+    assert sorted(results.runs.collect()["strategy"]) == ["costa-2012", "none"]
+    assert len(results.run_ids()) == 2

@@ -66,7 +66,7 @@ def _one(profile):
     ]  # fmt: skip
     together = f", together {profile.smt:g} times one" if profile.threads_per_core > 1 else ""
     machine = (
-        f"{profile.label}: {profile.cpus} CPUs, {profile.nodes} nodes, "
+        f"{profile.label}: {profile.cpus} CPUs, {profile.nodes} node{'s' * (profile.nodes != 1)}, "
         f"{profile.threads_per_core} threads a core{together}, pages of {profile.page_size} B, "
         f"{profile.memory}"
     )
