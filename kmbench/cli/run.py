@@ -196,9 +196,10 @@ def _effort(shown) -> str:
     row = sums.row(0, named=True)
     rate = row["events"] / row["engine_s"] / 1e6 if row["engine_s"] else 0.0
     text = (
-        f"{row['events']:,} events in {row['runs']} run{'s' * (row['runs'] != 1)}; added up: engine {row['engine_s']:.2f} s "
-        f"({rate:.1f} M events/s), reader {row['reader_s']:.2f} s, compiling or loading "
-        f"{row['compile_s']:.2f} s ({row['cache_hit']} of {row['runs']} engines from the cache)"
+        f"{row['events']:,} events in {row['runs']} run{'s' * (row['runs'] != 1)}; added up: "
+        f"engine {row['engine_s']:.2f} s ({rate:.1f} M events/s), reader {row['reader_s']:.2f} s, "
+        f"compiling or loading {row['compile_s']:.2f} s "
+        f"({row['cache_hit']} of {row['runs']} engines from the cache)"
     )
     return "\n".join(wrap(text, room()))
 
