@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kmbench.trace.record import cgroups, snapshots, tasks
+from kmbench.trace.record.slabs import NO_CENSUS, Census
 from kmbench.trace.record.stream import build_table
 from kmbench.trace.record.tracefs import Format
 from kmbench.trace.record.uniform import from_totals
@@ -132,7 +133,6 @@ TASKS = [tasks.Task(10, "/kmb_ctl", False), tasks.Task(1, "/init", False),
          tasks.Task(2, "/", True)]  # fmt: skip
 
 
-NOBODY = np.zeros(0, np.int64), np.zeros(0, np.int32)
 SYMBOLS = "0000000000001000 T alloc_empty_file\n0000000000002000 t __send_signal_locked\n"
 
 
@@ -158,5 +158,6 @@ def canned_recording():
     return Recording(
         cgroups.Hierarchy(Path("/cg"), 1, 4), canned_pages(), 4096, formats(), TASKS,
         {1: "/", 5: "/kmb_ctl"}, shots, [cache], tuple(dumps),
-        ((np.array([5]), np.array([0], np.int32)), NOBODY), BASE, SYMBOLS, manifest,
+        (Census(np.array([5]), np.array([0], np.int32), np.array([1], np.int8)), NO_CENSUS),
+        BASE, SYMBOLS, manifest,
     )  # fmt: skip

@@ -163,7 +163,7 @@ def _with_initial(choose, setup) -> Setup:
             if (where == CPU and cpu in with_cpu_slab) or (where != FULL and spec.objects == 1):
                 where = FULL
             limit = spec.cpu_partial and spec.cpu_partial_slabs
-            partial = [s for s in slabs if s[0] == row and s[4:] == (CPU_PARTIAL, cpu)]
+            partial = [s for s in slabs if s[0] == row and s[4:6] == (CPU_PARTIAL, cpu)]
             if where == CPU_PARTIAL and len(partial) >= min(limit, spec.cpu_partial_slabs):
                 where = NODE_PARTIAL
             small = choose.chance(20)
@@ -174,7 +174,7 @@ def _with_initial(choose, setup) -> Setup:
             cpu_free = choose.integer(0, n - inuse) if where == CPU else 0
             if where == CPU:
                 with_cpu_slab.add(cpu)
-            slabs.append((row, n, inuse, cpu_free, where, cpu))
+            slabs.append((row, n, inuse, cpu_free, where, cpu, choose.chance(50)))
             for _ in range(choose.integer(0, inuse)):
                 held = [s for s in sheaves if s[0] == row and s[2] == cpu]
                 if len(held) < spec.sheaf_capacity and choose.chance(30):

@@ -44,6 +44,36 @@ def test_initial_slabs_lists_and_objects(tmp_path):
     assert setup.initial_objects["obj"].tolist() == [1, 2, 3, 4]
 
 
+def test_which_slabs_have_a_vector_at_the_start(tmp_path):
+    """As recorded: of listed slabs, of full ones that are seen, and how many others have one."""
+    dump = [
+        {"pfn": 10, "inuse": 20, "objects": 21, "where": 0, "vector": 1},
+        {"pfn": 11, "inuse": 3, "objects": 21, "where": 0, "vector": 0},
+    ]
+    slabs = [
+        {"slab": 0, "pfn": 50, "t_alloc": -1, "vector0": 0},
+        {"slab": 1, "pfn": 60, "t_alloc": -1, "vector0": 1},
+    ]
+    events = [{"t": 1, "obj": 1500}] + [
+        {"t": 10 + at, "op": FREE, "obj": obj, "flags": 4} for at, obj in enumerate((0, 512))
+    ]
+    dumps = {"dentry": {"slabs": 8, "vectors": 4}}
+    folder = write_capture(tmp_path / "c", events=events, slabs=slabs, slabdump=dump, dumps=dumps)
+    rows = read_capture(folder).setup.initial_slabs
+    assert rows["where"].tolist() == [3, 3, 4, 4, 4, 4, 4, 4]
+    assert rows["vector"].tolist() == [1, 0, 0, 1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("gfp", "vector"), [(0x400CC0, 1), (0xCC0, 0)])
+def test_without_that_it_follows_from_how_the_cache_is_charged(tmp_path, gfp, vector):
+    dump = [{"pfn": 10, "inuse": 20, "objects": 21, "where": 0}]
+    events = [{"t": 1, "obj": 1500, "gfp": gfp}]
+    folder = write_capture(
+        tmp_path / "c", events=events, slabdump=dump, dumps={"dentry": {"slabs": 2}}
+    )
+    assert read_capture(folder).setup.initial_slabs["vector"].tolist() == [vector, vector]
+
+
 @pytest.mark.parametrize("recorder", [True, False])
 def test_what_the_recorder_frees_first_is_younger_than_the_dump(tmp_path, recorder):
     dump = [{"pfn": 10, "inuse": 20, "objects": 21, "where": 0}]

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import numpy.lib.recfunctions as rfn
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from kmbench.errors import UsageProblem
 from kmbench.trace.capture import read_capture
 from kmbench.trace.record import raw, snapshots
 from kmbench.trace.record.assemble import assemble, write_tables
+from kmbench.trace.record.slabs import LISTED
 from kmbench.trace.record.verdicts import truth
 
 
@@ -33,7 +35,10 @@ def test_a_capture_is_assembled_and_can_be_read(tmp_path):
     assert made.manifest["dropped_null_ptr"] == 1
     slabs = made.tables["slabs"].to_pydict()
     assert sorted(slabs["pfn"]) == [5, 0x100]
-    assert slabs["t_alloc"][slabs["pfn"].index(5)] == -1
+    old = slabs["pfn"].index(5)
+    assert slabs["t_alloc"][old] == -1
+    assert (slabs["vector0"][old], slabs["vector0"][1 - old]) == (1, -1)
+    assert made.manifest["dumps"]["filp"][0]["vectors"] == 1
     assert slabs["t_free"][slabs["pfn"].index(0x100)] > 0
     assert made.tables["pages"].column("op").to_pylist() == [0, 1]
     aux = made.tables["aux"].to_pydict()
@@ -65,6 +70,22 @@ def test_a_raw_recording_says_the_same_elsewhere(tmp_path):
         name: table.to_pydict() for name, table in two.tables.items()
     }
     assert [entry.name for entry in tmp_path.iterdir()] == ["one.kmraw.npz"]
+
+
+def test_a_raw_recording_from_before_vectors_were_read(tmp_path):
+    path = tmp_path / "one.kmraw.npz"
+    raw.save(canned_recording(), path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    for at in range(3):
+        kept = [name for name in LISTED.names if name != "vector"]
+        arrays[f"listed{at}"] = rfn.repack_fields(arrays[f"listed{at}"][kept])
+    del arrays["vector0"], arrays["vector1"]
+    np.savez(path, **arrays)
+    made = assemble(raw.load(path))
+    assert set(made.tables["slabs"].column("vector0").to_pylist()) == {-1}
+    assert set(made.tables["slabdump"].column("vector").to_pylist()) == {-1}
+    assert "vectors" not in made.manifest["dumps"]["filp"][0]
 
 
 def test_assemble_makes_the_folder(tmp_path):

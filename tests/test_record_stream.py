@@ -8,7 +8,6 @@ import pytest
 
 from canned_recording import (
     BASE,
-    NOBODY,
     TASKS,
     canned_table,
     event,
@@ -18,6 +17,7 @@ from canned_recording import (
 from kmbench.trace.record.lifetimes import kmalloc_names, object_flags, track, vote_direct_map
 from kmbench.trace.record.owners import attribute, groups_of
 from kmbench.trace.record.ring import parse_pages
+from kmbench.trace.record.slabs import NO_CENSUS, Census
 from kmbench.trace.record.stream import CACHE_ALLOC, build_table
 from kmbench.trace.record.tracefs import Format
 from kmbench.trace.record.uniform import spread
@@ -100,7 +100,7 @@ def columns(rows: list[tuple]) -> dict[str, np.ndarray]:
 def test_a_page_that_comes_back_is_another_slab():
     rows = [(4, 8, -1, 1), (0, 0x9100, 0, 0), (3, 0x9100, -1, 0), (5, 8, -1, 1),
             (4, 9, -1, 0), (2, 0x9000, 1, 0)]  # fmt: skip
-    lives = track(columns(rows), np.array([256, 64]), np.array([1, 0]), NOBODY)
+    lives = track(columns(rows), np.array([256, 64]), np.array([1, 0]), NO_CENSUS)
     assert lives.slabs.pfn.tolist() == [8, 9]
     assert lives.slabs.t_alloc.tolist() == [0, 4]
     assert lives.slabs.t_free.tolist() == [3, -1]
@@ -109,7 +109,7 @@ def test_a_page_that_comes_back_is_another_slab():
 
 
 def test_slabs_from_before_are_known_from_the_list_of_pages():
-    census = np.array([8, 20]), np.array([0, -1], np.int32)
+    census = Census(np.array([8, 20]), np.array([0, -1], np.int32), np.zeros(2, np.int8))
     rows = [(3, 0x9000, -1, 0), (3, 0x14000, -1, 0), (2, 0x8000, 1, 0)]
     lives = track(columns(rows), np.array([256, 256]), np.array([1, 0]), census)
     assert lives.row.tolist() == [0, -2, 0]  # the kmalloc is one of a cache of its own
@@ -119,7 +119,7 @@ def test_slabs_from_before_are_known_from_the_list_of_pages():
 
 def test_two_caches_in_one_page_are_two_slabs():
     rows = [(0, 0x8000, 0, 0), (0, 0x8000, 1, 0)]
-    lives = track(columns(rows), np.array([256, 64]), np.array([0, 0]), NOBODY)
+    lives = track(columns(rows), np.array([256, 64]), np.array([0, 0]), NO_CENSUS)
     assert lives.row.tolist() == [0, 1]
     assert lives.counts["cache_conflicts_in_slab"] == 1
 

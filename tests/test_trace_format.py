@@ -1,6 +1,8 @@
 """kmbench's own trace files: what is written is read, and bad input is told in one line."""
 
+import base64
 import json
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +30,7 @@ SETUP = Setup(
     caches=(make_cache("dentry", 192), make_cache("filp", 192, flags=ev.SLAB_ACCOUNT)),
     groups=(GroupSpec("/", 0), GroupSpec("/a"), GroupSpec("/a/b", 2, 100, -1, False)),
     nr_objects=50,
-    initial_slabs=np.array([(1, 21, 3, 0, 3, 0), (2, 21, 20, 1, 1, 1)], INITIAL_SLAB),
+    initial_slabs=np.array([(1, 21, 3, 0, 3, 0, 0), (2, 21, 20, 1, 1, 1, 1)], INITIAL_SLAB),
     initial_objects=np.array([(1, 1, 0, 0), (2, 2, 2, 0)], INITIAL_OBJECT),
     initial_sheaves=np.array([(1, 1, 0, 0)], INITIAL_SHEAF),
 )
@@ -206,6 +208,26 @@ def test_every_op_is_checked_when_written(tmp_path, op, field, value):
     assert [path.name for path in tmp_path.iterdir()] == ["good.kmtrace.parquet"]
 
 
+@pytest.mark.parametrize(("flags", "expected"), [(0, [0, 1]), (32, [1, 1])])
+def test_files_from_before_slabs_told_their_vectors(trace, flags, expected):
+    """Then those of a cache with SLAB_ACCOUNT had one, or with the flag for mostly charged ones."""
+
+    def age(table):
+        document = json.loads(table.schema.metadata[b"kmbench.trace"])
+        setup = document["setup"]
+        names = setup.pop("slab_fields")
+        data = zlib.decompress(base64.b64decode(setup["initial_slabs"]))
+        assert names[-1] == "vector"
+        rows = len(SETUP.initial_slabs)
+        setup["initial_slabs"] = base64.b64encode(zlib.compress(data[:-rows])).decode()
+        setup["caches"][0][setup["cache_fields"].index("flags")] = flags
+        return table.replace_schema_metadata({b"kmbench.trace": json.dumps(document)})
+
+    rewrite(trace, age)
+    with open_trace(trace) as file:
+        assert file.setup.initial_slabs["vector"].tolist() == expected
+
+
 def test_bad_names_and_places(tmp_path):
     assert "expected NAME" in problem(write_trace, tmp_path / "x.parquet", SETUP, make_events())
     lost = tmp_path / "nowhere" / "x.kmtrace.parquet"
@@ -222,6 +244,7 @@ def test_bad_names_and_places(tmp_path):
         (lambda doc: doc["setup"]["groups"][1].__setitem__(1, "x"), "not int"),
         (lambda doc: doc["setup"]["groups"][1].__setitem__(2, -7), "memory_limit is -7"),
         (lambda doc: doc["setup"].update(initial_slabs="AAAA"), "setup"),
+        (lambda doc: doc["setup"].update(slab_fields=["cache"]), "slab_fields is"),
         (lambda doc: doc["setup"].update(nr_objects=1), "initial_objects.obj"),
         (lambda doc: doc.update(setup=None), "setup"),
         (lambda doc: doc.pop("sha256"), "damaged"),

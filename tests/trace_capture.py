@@ -36,8 +36,10 @@ PAGES = dict.fromkeys(("t", "op", "page", "order", "cpu", "pid", "memcg", "ctx")
 AUX = dict.fromkeys(("t", "cpu", "pid", "memcg", "ctx", "a0", "a1", "a2", "a3"), 0) | {
     "ev": "", "s": "",
 }  # fmt: skip
-SLABS = dict.fromkeys(("slab", "cache", "pfn", "t_alloc"), 0)
-DUMP = dict.fromkeys(("dump", "cache", "pfn", "inuse", "objects", "where", "cpu"), 0)
+SLABS = dict.fromkeys(("slab", "cache", "pfn", "t_alloc"), 0) | {"vector0": -1}
+DUMP = dict.fromkeys(("dump", "cache", "pfn", "inuse", "objects", "where", "cpu"), 0) | {
+    "vector": -1,
+}  # fmt: skip
 SNAPS = dict.fromkeys(
     ("t", "t_sysfs", "cache", "active_objs", "num_slabs", "partial_slabs", "cpu_partial_slabs",
      "cpu_slabs"), 0,

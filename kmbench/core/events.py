@@ -111,7 +111,6 @@ SLAB_RECLAIM_ACCOUNT = 2
 SLAB_TYPESAFE_BY_RCU = 4
 SLAB_HWCACHE_ALIGN = 8
 SLAB_KMALLOC = 16  # a kmalloc-N cache: kmalloc slack is counted
-SLAB_CHARGED = 32  # its objects are mostly charged by their gfp: slabs at the start have vectors
 
 # why an object that belongs to a group is billed to nobody (metric A1), as -cause in `obj.billed`
 CAUSE_NOT_SELECTED = 1

@@ -1,6 +1,6 @@
 """Puts the slabs and objects that exist at the start of a recording into a fresh state."""
 
-from kmbench.core.events import CAUSE_NOT_SELECTED, SLAB_ACCOUNT, SLAB_CHARGED
+from kmbench.core.events import CAUSE_NOT_SELECTED
 from kmbench.core.jit import by_allocator, inlined
 from kmbench.core.objects import bill_object, unbilled_as
 from kmbench.core.pages import alloc_pages, node_of
@@ -80,7 +80,7 @@ def load_initial(S, H, slabs, objects, sheaves):
         s.inuse = given.inuse
         s.order = order
         s.node = node_of(k, pfn, len(S.pfn))
-        if k.vectors and c.slab_flags & (SLAB_ACCOUNT | SLAB_CHARGED):  # made before the start
+        if k.vectors and given.vector:
             s.vector = 1
             k.metadata += c.vector_bytes if order == c.order else c.min_vector_bytes
         c.nr_slabs += 1

@@ -71,6 +71,7 @@ INITIAL_SLAB = np.dtype(
         ("cpu_free", "i4"),  # where=CPU: free objects on the cpu freelist
         ("where", "u1"),  # 1 cpu slab, 2 cpu partial (newest first), 3 node partial, 4 full
         ("cpu", "u1"),
+        ("vector", "u1"),  # 1: it has its obj_cgroup vector already, where a strategy has those
     ]
 )
 

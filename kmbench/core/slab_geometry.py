@@ -241,7 +241,8 @@ def on_slab(setup: Setup, era: str = "") -> Setup:
 
 def cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Initial slabs and objects of the setup for `caches`: of each old slab first the slots of
-    known objects, then those of others in use, then the free ones."""
+    known objects, then those of others in use, then the free ones.  A cache's have vectors where
+    most of its old ones had."""
     old = setup.initial_slabs
     objects = setup.initial_objects.copy()
     used = old["inuse"] - np.bincount(setup.initial_sheaves["slab"], minlength=len(old) + 1)[1:]
@@ -260,7 +261,9 @@ def cut_anew(setup: Setup, caches: tuple[SlabSpec, ...]) -> tuple[np.ndarray, np
         count = -(-int(ends[-1]) // cache.objects) if len(mine) else 0
         first_row[row] = sum(map(len, made)) + 1
         if count:
-            made.append(_slabs(row, cache, count, start[mine], used[mine], old["cpu"][mine]))
+            slabs = _slabs(row, cache, count, start[mine], used[mine], old["cpu"][mine])
+            slabs["vector"] = 2 * np.count_nonzero(old["vector"][mine]) > len(mine)
+            made.append(slabs)
     slabs = np.concatenate(made) if made else np.zeros(0, INITIAL_SLAB)
     per_slab = np.array([0, *(cache.objects for cache in caches)])
     of_cache = old["cache"][home]

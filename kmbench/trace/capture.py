@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kmbench.core.events import EVENT, SLAB_CHARGED
+from kmbench.core.events import EVENT, SLAB_ACCOUNT
 from kmbench.core.geometry import era_of
 from kmbench.core.setup import INITIAL_OBJECT, CacheSpec, Machine, Setup
 from kmbench.errors import UsageProblem
@@ -54,18 +54,16 @@ def is_capture(path: Path) -> bool:
     return (path / "manifest.json").is_file() and (path / "events.parquet").is_file()
 
 
-def mark_charged(caches: tuple[CacheSpec, ...], asked: np.ndarray) -> tuple[CacheSpec, ...]:
-    """Flag the caches most of whose allocations carried __GFP_ACCOUNT.
+def mostly_charged(caches: tuple[CacheSpec, ...], asked: np.ndarray) -> np.ndarray:
+    """Which caches (bool) have SLAB_ACCOUNT, or had most of their objects made with __GFP_ACCOUNT.
 
-    Their slabs had obj_cgroup vectors before the recording began: without, the replay makes 335 to
-    1,012 vectors too many for buffer_head alone.
+    Where a recording does not tell it slab by slab, the slabs of those had obj_cgroup vectors
+    before it began: without, the replay makes 335 to 1,012 vectors too many for buffer_head alone.
 
     asked: per cache, allocations with the flag less those without.
     """
-    return tuple(
-        cache._replace(flags=cache.flags | SLAB_CHARGED) if more > 0 else cache
-        for cache, more in zip(caches, asked, strict=True)
-    )
+    always = np.array([cache.flags & SLAB_ACCOUNT != 0 for cache in caches], np.bool_)
+    return always | (asked > 0)
 
 
 def _era(kernel: str) -> str:
@@ -98,8 +96,9 @@ def read_capture(folder: str | Path) -> Capture:
     # before the events, after the workload, after the final shrink
     dump_times = items(path, manifest, "dump_t", int, 2)
     stream = read_stream(folder, sites, names, group_rows, parents, aux, dump_times, sheaves)
-    caches = mark_charged(read_caches(path, manifest, stream.accounted_caches), stream.asked)
-    initial = read_initial_slabs(folder, manifest, caches)
+    caches = read_caches(path, manifest, stream.accounted_caches)
+    charged = mostly_charged(caches, stream.asked)
+    initial = read_initial_slabs(folder, manifest, caches, charged)
     first_frees = stream.handles[stream.first_frees]
     slab_of = first_frees >> HANDLE_SHIFT
     if len(slab_of) and int(slab_of.max()) >= len(initial.row_of_slab):

@@ -20,7 +20,7 @@ from kmbench.core.events import (
 from kmbench.core.geometry import get_order
 from kmbench.core.setup import INITIAL_SHEAF, INITIAL_SLAB, CacheSpec, GroupSpec
 from kmbench.errors import UsageProblem
-from kmbench.trace.tables import read_arrays
+from kmbench.trace.tables import open_parquet, read_arrays
 
 PAGE = 4096
 CPU_SLAB, CPU_PARTIAL, NODE_PARTIAL, FULL = 1, 2, 3, 4
@@ -179,8 +179,41 @@ def _rows_of_slabs(
     return out
 
 
-def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ...]) -> InitialSlabs:
-    """Every slab of dump 0, list by list, then the full ones, cache by cache."""
+def _vectors(path: Path, column: str, count: int) -> np.ndarray:
+    """`column` of a table: 1 the slab has a vector of obj_cgroups, 0 none, -1 not known."""
+    with open_parquet(path) as file:
+        if column not in file.schema_arrow.names:
+            return np.full(count, -1)
+    return read_arrays(path, {column: "i"})[column]
+
+
+def _set_vectors(
+    slabs: np.ndarray, charged: np.ndarray, totals: list[dict], known: dict[str, np.ndarray]
+) -> None:
+    """Fill in which `slabs` (INITIAL_SLAB) have a vector.
+
+    charged: bool per cache, whether its slabs have one where the recording does not tell.
+    totals: per cache; of slabs that nothing is seen of, only how many have one is known.
+    known: "row" and "vector" (1, 0, -1 not known) of those that are listed or seen.
+    """
+    told = np.full(len(slabs), -1, np.int8)
+    told[known["row"]] = known["vector"]
+    slabs["vector"] = np.where(told < 0, charged[slabs["cache"] - 1], told)
+    for at, counts in enumerate(totals):
+        if "vectors" in counts:
+            mine = np.flatnonzero(slabs["cache"] == at + 1)
+            rest = mine[told[mine] < 0]
+            left = counts["vectors"] - np.count_nonzero(told[mine] == 1)
+            slabs["vector"][rest] = np.arange(len(rest)) < left
+
+
+def read_initial_slabs(
+    folder: Path, manifest: dict, caches: tuple[CacheSpec, ...], charged: np.ndarray
+) -> InitialSlabs:
+    """Every slab of dump 0, list by list, then the full ones, cache by cache.
+
+    charged: bool per cache, whether its slabs have vectors where the recording does not tell.
+    """
     path = folder / "manifest.json"
     names = ("dump", "cache", "pfn", "inuse", "objects", "where", "cpu")
     dump = read_arrays(folder / "slabdump.parquet", dict.fromkeys(names, "i"))
@@ -215,6 +248,13 @@ def read_initial_slabs(folder: Path, manifest: dict, caches: tuple[CacheSpec, ..
         slabs["cpu_free"][row] = free.get((dump["pfn"][at], dump["cpu"][at]), 0)
         slabs["inuse"][row] -= slabs["cpu_free"][row]
     row_of_slab = _rows_of_slabs(seen, dump["pfn"][lists], rows, starts + listed, full)
+    of_list = _vectors(folder / "slabdump.parquet", "vector", len(dump["dump"]))[lists]
+    of_seen = _vectors(folder / "slabs.parquet", "vector0", len(row_of_slab))
+    held = row_of_slab > 0
+    # of the listed ones the list tells, which is read later
+    known = {"row": np.concatenate([row_of_slab[held] - 1, rows]),
+             "vector": np.concatenate([of_seen[held], of_list])}  # fmt: skip
+    _set_vectors(slabs, charged, totals, known)
     sheaves: list[tuple] = []
     for at, counts in enumerate(totals):
         mine = slabs[starts[at] : starts[at] + listed[at] + full[at]]

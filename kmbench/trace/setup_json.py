@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kmbench.core.events import SLAB_ACCOUNT
 from kmbench.core.setup import (
     INITIAL_OBJECT,
     INITIAL_SHEAF,
@@ -22,6 +23,10 @@ _ARRAYS = {
     "initial_objects": INITIAL_OBJECT,
     "initial_sheaves": INITIAL_SHEAF,
 }
+# files without `slab_fields` do not tell which slabs have a vector: those of caches with
+# SLAB_ACCOUNT, or with this flag: most of their objects are charged by their gfp flags
+_OLD_SLAB_FIELDS = ("cache", "objects", "inuse", "cpu_free", "where", "cpu")
+_OLD_CHARGED = 32
 
 
 def _pack(array: np.ndarray) -> str:
@@ -53,6 +58,7 @@ def setup_to_json(setup: Setup) -> dict[str, Any]:
         "caches": [list(spec) for spec in setup.caches],
         "group_fields": list(GroupSpec._fields),
         "groups": [list(spec) for spec in setup.groups],
+        "slab_fields": list(INITIAL_SLAB.names),
         **{name: _pack(getattr(setup, name)) for name in _ARRAYS},
     }
 
@@ -75,16 +81,38 @@ def _rows(document: dict, fields_name: str, rows_name: str, kind: type) -> tuple
     return tuple(rows)
 
 
+def _initial_slabs(document: dict, caches: tuple[CacheSpec, ...]) -> np.ndarray:
+    names = document.get("slab_fields", _OLD_SLAB_FIELDS)
+    if set(names) - {"vector"} != set(_OLD_SLAB_FIELDS):
+        raise ValueError(f"slab_fields is {names!r:.60}, not {', '.join(INITIAL_SLAB.names)}")
+    rows = _unpack(document["initial_slabs"], np.dtype([(n, INITIAL_SLAB[n]) for n in names]))
+    out = np.zeros(len(rows), INITIAL_SLAB)
+    for name in names:
+        out[name] = rows[name]
+    if "vector" not in names:
+        having = [spec.flags & (SLAB_ACCOUNT | _OLD_CHARGED) != 0 for spec in caches]
+        known = (out["cache"] >= 1) & (out["cache"] <= len(caches))
+        out["vector"][known] = np.array(having, bool)[out["cache"][known] - 1]
+    return out
+
+
 def setup_from_json(document: Any, where: str) -> Setup:
     """Setup of a document made by :func:`setup_to_json`.  Raises UsageProblem naming `where`."""
     try:
+        caches = _rows(document, "cache_fields", "caches", CacheSpec)
+        arrays = {
+            name: _unpack(document[name], dtype)
+            for name, dtype in _ARRAYS.items()
+            if name != "initial_slabs"
+        }
         return Setup(
             machine=Machine(**document["machine"]),
             era=str(document["era"]),
-            caches=_rows(document, "cache_fields", "caches", CacheSpec),
+            caches=caches,
             groups=_rows(document, "group_fields", "groups", GroupSpec),
             nr_objects=int(document["nr_objects"]),
-            **{name: _unpack(document[name], dtype) for name, dtype in _ARRAYS.items()},
+            initial_slabs=_initial_slabs(document, caches),
+            **arrays,
         )
     except KeyError as err:
         raise UsageProblem(f"{where}: field {err.args[0]} is missing; expected a setup") from None

@@ -125,9 +125,8 @@ class Reference:
             billed = -ev.CAUSE_NOT_SELECTED if owner > ROOT else 0
             slab.unknown -= 1
             self.objects[int(row["obj"])] = Obj(owner, billed, slab=slab, nbytes=int(row["req"]))
-        with_vectors = ev.SLAB_ACCOUNT | ev.SLAB_CHARGED
-        for slab in slabs:
-            if self.strategy.has_vectors and slab.cache.spec.flags & with_vectors:
+        for row, slab in zip(setup.initial_slabs, slabs, strict=True):
+            if self.strategy.has_vectors and row["vector"]:
                 self.need_vector(slab, existing=True)
 
     # -- events ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from kmbench.trace.record import stream as st
 from kmbench.trace.record.kmem import TRACED, KmemLevels
 from kmbench.trace.record.owners import Attribution, Groups, attribute, groups_of
 from kmbench.trace.record.raw import Recording
-from kmbench.trace.record.slabs import CPU_FREELIST, Dump
+from kmbench.trace.record.slabs import CPU_FREELIST, UNKNOWN, Census, Dump
 from kmbench.trace.record.snapshots import (
     failures,
     first_number,
@@ -87,7 +87,7 @@ def _guess_caches(
 
 def _rename_by_census(slabs: lt.Slabs, census, sizes: np.ndarray) -> None:
     """Slabs still there at the end, whose cache was only guessed from a size."""
-    pfn, cache = census
+    pfn, cache, _ = census
     if not len(pfn):
         return
     order = np.argsort(pfn)
@@ -241,6 +241,12 @@ def _slab_table(recording, slabs: lt.Slabs, kept, first, zero) -> pa.Table:
     listed = recording.dumps[0].listed
     listed = listed[listed["where"] != CPU_FREELIST]
     inuse = dict(zip(listed["pfn"].tolist(), listed["inuse"].tolist(), strict=True))
+    census = recording.census[0]
+    # a slab that is full gets no vector any more; of the listed ones the later look tells
+    has = dict(zip(census.pfn.tolist(), census.vector.tolist(), strict=True))
+    has |= dict(zip(listed["pfn"].tolist(), listed["vector"].tolist(), strict=True))
+    vector = [has.get(int(pfn), UNKNOWN) if old else UNKNOWN
+              for pfn, old in zip(slabs.pfn[kept], before, strict=True)]  # fmt: skip
     start = [inuse.get(int(pfn), -1) if old else -1
              for pfn, old in zip(slabs.pfn[kept], before, strict=True)]  # fmt: skip
     return _table(
@@ -250,6 +256,7 @@ def _slab_table(recording, slabs: lt.Slabs, kept, first, zero) -> pa.Table:
         t_free=(np.where(slabs.t_free[kept] < 0, -1, slabs.t_free[kept] - zero), "i8"),
         cpu=(np.where(before, -1, slabs.cpu[kept]), "i1"),
         memcg=(np.where(before, -1, slabs.memcg[kept]), "i2"), inuse0=(np.array(start), "i2"),
+        vector0=(np.array(vector), "i1"),
     )  # fmt: skip
 
 
@@ -259,7 +266,7 @@ def _dump_table(dumps: tuple[Dump, ...]) -> pa.Table:
     return _table(
         dump=(number, "u1"), cache=(rows["cache"], "i2"), pfn=(rows["pfn"], "i4"),
         inuse=(rows["inuse"], "i2"), objects=(rows["objects"], "i2"), where=(rows["where"], "u1"),
-        cpu=(rows["cpu"], "u1"),
+        cpu=(rows["cpu"], "u1"), vector=(rows["vector"], "i1"),
     )  # fmt: skip
 
 
@@ -394,6 +401,8 @@ def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> 
     for number, dump in enumerate(recording.dumps):
         for name, totals in dump.totals.items():
             counts[name].append({"dump": number, **totals})
+    for name, number in _vectors(recording.census[0], recording.caches).items():
+        counts[name][0]["vectors"] = number
     last = max((shot.slabinfo.t1 for shot in recording.snapshots), default=zero)
     spans = [(shot.slabinfo.t1 - shot.slabinfo.t0) / 1e6 for shot in recording.snapshots]
     known["t_final_shrink"] -= zero
@@ -413,6 +422,15 @@ def _manifest(recording, table, owner, groups, lives, events, zero, quality) -> 
         "dumps": counts, "dump_t": times, "memcgs": groups.names,
         "caches": [*recording.caches, {"id": len(recording.caches), "name": LARGE}],
     }  # fmt: skip
+
+
+def _vectors(census: Census, caches: list[dict]) -> dict[str, int]:
+    """Slabs with a vector of obj_cgroups, by cache; none where that is not known."""
+    if not len(census.vector) or np.any(census.vector == UNKNOWN):
+        return {}
+    having = census.cache[(census.vector == 1) & (census.cache >= 0)]
+    numbers = np.bincount(having, minlength=len(caches))
+    return {row["name"]: int(number) for row, number in zip(caches, numbers, strict=True)}
 
 
 def write_tables(tables: Tables, folder: Path) -> None:

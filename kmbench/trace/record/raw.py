@@ -15,7 +15,7 @@ import numpy as np
 
 from kmbench.errors import UsageProblem
 from kmbench.trace.record.cgroups import Hierarchy
-from kmbench.trace.record.slabs import LISTED, Dump
+from kmbench.trace.record.slabs import LISTED, UNKNOWN, Census, Dump
 from kmbench.trace.record.snapshots import Reading, Snapshot
 from kmbench.trace.record.tasks import Task
 from kmbench.trace.record.tracefs import Format
@@ -36,7 +36,7 @@ class Recording(NamedTuple):
     snapshots: list[Snapshot]
     caches: list[dict]  # rows of `caches`
     dumps: tuple[Dump, ...]
-    census: tuple[tuple[np.ndarray, np.ndarray], ...]  # at the start, at the end
+    census: tuple[Census, ...]  # at the start, at the end
     direct_map: int  # where physical memory begins in the kernel's addresses
     symbols: str  # /proc/kallsyms
     manifest: dict[str, Any]  # what the session knows already
@@ -79,8 +79,8 @@ def save(recording: Recording, path: Path, *, compressed: bool = False) -> None:
         arrays[f"pages{cpu}"] = np.frombuffer(blob, np.uint8)
     for at, dump in enumerate(recording.dumps):
         arrays |= {f"listed{at}": dump.listed, f"times{at}": dump.cache_t}
-    for at, (pfn, cache) in enumerate(recording.census):
-        arrays |= {f"pfn{at}": pfn, f"owner{at}": cache}
+    for at, (pfn, cache, vector) in enumerate(recording.census):
+        arrays |= {f"pfn{at}": pfn, f"owner{at}": cache, f"vector{at}": vector}
     partial = partial_of(path)
     try:
         with partial.open("xb") as file:
@@ -117,12 +117,27 @@ def load(path: Path) -> Recording:
         raise UsageProblem(f"{path}: expected what `kmbench trace record --raw` writes") from None
 
 
+def _listed(rows: np.ndarray) -> np.ndarray:
+    """LISTED of rows that may be from before vectors were read."""
+    out = np.zeros(len(rows), LISTED)
+    out["vector"] = UNKNOWN
+    for name in rows.dtype.names:
+        out[name] = rows[name]
+    return out
+
+
+def _census(arrays: dict[str, np.ndarray], at: int) -> Census:
+    pfn = arrays[f"pfn{at}"].astype(np.int64)
+    vector = arrays.get(f"vector{at}", np.full(len(pfn), UNKNOWN))
+    return Census(pfn, arrays[f"owner{at}"].astype(np.int32), vector.astype(np.int8))
+
+
 def _recording(arrays: dict[str, np.ndarray], document: dict[str, Any]) -> Recording:
     root, version, number = document["hierarchy"]
     formats = [Format(text) for text in document["formats"]]
     dumps = tuple(
         Dump(*document["spans"][at], arrays[f"times{at}"].astype(np.int64),
-             arrays[f"listed{at}"].astype(LISTED), totals)
+             _listed(arrays[f"listed{at}"]), totals)
         for at, totals in enumerate(document["totals"])
     )  # fmt: skip
     return Recording(
@@ -131,7 +146,6 @@ def _recording(arrays: dict[str, np.ndarray], document: dict[str, Any]) -> Recor
         document["page_bytes"], {form.name: form for form in formats},
         [Task(*row) for row in document["tasks"]], {int(at): to for at, to in document["paths"]},
         [_as_snapshot(row) for row in document["snapshots"]], document["caches"], dumps,
-        tuple((arrays[f"pfn{at}"].astype(np.int64), arrays[f"owner{at}"].astype(np.int32))
-              for at in range(2)),
+        tuple(_census(arrays, at) for at in range(2)),
         document["direct_map"], document["symbols"], document["manifest"],
     )  # fmt: skip

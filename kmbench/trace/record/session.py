@@ -22,7 +22,7 @@ from kmbench.errors import UsageProblem
 from kmbench.trace.record import cgroups, guard, kmem, snapshots, tracefs
 from kmbench.trace.record.btf import kernel_types
 from kmbench.trace.record.raw import Recording
-from kmbench.trace.record.slabs import Dump, SlabWalker
+from kmbench.trace.record.slabs import NO_CENSUS, Census, Dump, SlabWalker
 from kmbench.trace.record.tasks import running_tasks
 
 SETTLE_S = 0.6  # from the end of the commands to the last walk: RCU and workqueues finish
@@ -267,10 +267,8 @@ class Recorder:
     def _dump(self, raw: np.ndarray | Dump) -> Dump:
         return raw if isinstance(raw, Dump) else self._walker.dump(raw)
 
-    def _census(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._walker:
-            return self._walker.census()
-        return np.zeros(0, np.int64), np.zeros(0, np.int32)
+    def _census(self) -> Census:
+        return self._walker.census() if self._walker else NO_CENSUS
 
     def _launch(self, name: str, group: Path) -> None:
         procs = os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)

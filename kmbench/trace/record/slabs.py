@@ -23,7 +23,11 @@ _PUD = 1 << 30  # bases of the direct map and of the page array: multiples of th
 _IMAGE = 0xFFFFFFFF80000000  # the kernel's own code and data on x86-64
 
 LISTED = np.dtype([("cache", "<i4"), ("slab", "<u8"), ("pfn", "<i8"), ("inuse", "<i4"),
-                   ("objects", "<i4"), ("where", "u1"), ("cpu", "u1")])  # fmt: skip
+                   ("objects", "<i4"), ("where", "u1"), ("cpu", "u1"),
+                   ("vector", "i1")])  # fmt: skip
+# the low bits of slab.obj_exts are flags (include/linux/memcontrol.h: OBJEXTS_FLAGS_MASK)
+_VECTOR_FLAGS = 7
+UNKNOWN = -1  # `vector`: 1 the slab has a vector of obj_cgroups, 0 it has none
 
 
 class Dump(NamedTuple):
@@ -34,6 +38,17 @@ class Dump(NamedTuple):
     cache_t: np.ndarray  # i8 per cache: when its lists were read
     listed: np.ndarray  # LISTED, list order
     totals: dict[str, dict[str, int]]  # as `dumps` of a manifest
+
+
+class Census(NamedTuple):
+    """Every slab of the machine, listed or full."""
+
+    pfn: np.ndarray  # i8, first page
+    cache: np.ndarray  # i4, -1: unknown
+    vector: np.ndarray  # i1
+
+
+NO_CENSUS = Census(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8))
 
 
 class _Cache(NamedTuple):
@@ -57,6 +72,9 @@ class _Layout:
         self.node = self._of("kmem_cache_node", "partial", "nr_partial", "nr_slabs",
                              "total_objects")  # fmt: skip
         self.slab = self._of("slab", "slab_cache", "slab_list", "freelist", "inuse")
+        # memcg_data until 6.9
+        names = [name for name in ("obj_exts", "memcg_data") if types.has("slab", name)]
+        self.vector = types.offset("slab", names[0]) if names else None
         self.hardened = types.has("kmem_cache", "random")
         self.random = types.offset("kmem_cache", "random") if self.hardened else 0
         self.has_partial = types.has("kmem_cache_cpu", "partial")
@@ -184,6 +202,12 @@ class SlabWalker:
                 add(_SHEAF, 0, walk_item(head, stop=head, back=at.sheaf["barn_list"], most=1000))
         return np.array(items, ITEM), np.array(meaning, np.int32)
 
+    def _vectors(self, data: np.ndarray) -> np.ndarray:
+        """Whether slabs (rows of u8 words) have a vector of obj_cgroups: i1, UNKNOWN without."""
+        if self._layout.vector is None:
+            return np.full(len(data), UNKNOWN, np.int8)
+        return (data[:, self._layout.vector // 8] > _VECTOR_FLAGS).astype(np.int8)
+
     def prepare(self) -> None:
         """Get ready for :meth:`run`, so that it does nothing but read."""
         self._reader.prepare(self._items)
@@ -210,6 +234,7 @@ class SlabWalker:
         listed = np.zeros(np.count_nonzero(of_slab), LISTED)
         listed["cache"], listed["where"] = cache[of_slab], where[of_slab]
         listed["cpu"] = cpu[of_slab]
+        listed["vector"] = self._vectors(data[of_slab])
         back = np.where(where == NODE_PARTIAL, at.slab["slab_list"], 0)
         listed["slab"] = (rows["at"] - back.astype(np.uint64))[of_slab]
         listed["inuse"], listed["objects"] = inuse[of_slab], objects[of_slab]
@@ -277,8 +302,8 @@ class SlabWalker:
         values, counts = np.unique(guess, return_counts=True)
         self.direct_map = int(values[np.argmax(counts)])
 
-    def census(self) -> tuple[np.ndarray, np.ndarray]:
-        """First page (i8) and cache row (i4, -1 unknown) of every slab there is.
+    def census(self) -> Census:
+        """Every slab there is.
 
         Needs one :meth:`dump` before.
         """
@@ -287,7 +312,7 @@ class SlabWalker:
         bit = np.uint64(1)
         slab = (flags >> np.uint64(_KPF_SLAB) & bit) & ~(flags >> np.uint64(_KPF_TAIL)) & bit
         pfn = np.flatnonzero(slab)
-        owners = []
+        owners, vectors = [], []
         for start in range(0, len(pfn), MAX_ITEMS):
             part = pfn[start : start + MAX_ITEMS]
             first = part.astype(np.uint64) * np.uint64(at.page) + np.uint64(self.page_array)
@@ -296,10 +321,14 @@ class SlabWalker:
             self._reader.prepare(items)
             self._reader.run()
             data = np.frombuffer(self._reader.records()["data"].tobytes(), "<u8")
-            owners.append(data.reshape(-1, COPY // 8)[:, at.slab["slab_cache"] // 8])
-        owner = np.concatenate(owners) if owners else np.zeros(0, np.uint64)
+            data = data.reshape(-1, COPY // 8)
+            owners.append(data[:, at.slab["slab_cache"] // 8])
+            vectors.append(self._vectors(data))
+        if not owners:
+            return NO_CENSUS
+        owner = np.concatenate(owners)
         row = np.array([self._address_row.get(int(at), -1) for at in owner], np.int32)
-        return pfn.astype(np.int64), row
+        return Census(pfn.astype(np.int64), row, np.concatenate(vectors))
 
 
 def _with_freelists(listed: np.ndarray, free: np.ndarray) -> np.ndarray:

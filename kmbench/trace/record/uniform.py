@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kmbench.trace.record.slabs import LISTED, NODE_PARTIAL, Dump
+from kmbench.trace.record.slabs import LISTED, NODE_PARTIAL, UNKNOWN, Dump
 from kmbench.trace.record.snapshots import first_number, read_slabinfo, slab_folders
 
 
@@ -34,7 +34,7 @@ def from_totals(caches: list[dict], info: dict, partial: dict[str, int], t: int)
         count = min(partial.get(name, 0), slabs)
         for inuse in spread(objects - active, count, size):
             # no address is known: names that no page has
-            rows.append((cache["id"], 0, -2 - len(rows), inuse, size, NODE_PARTIAL, 0))
+            rows.append((cache["id"], 0, -2 - len(rows), inuse, size, NODE_PARTIAL, 0, UNKNOWN))
         totals[name] = {"partial": count, "slabs": slabs, "total_objects": objects,
                         "sheaf_objs": 0, "rcu_sheaf_objs": 0, "live": active}  # fmt: skip
     return Dump(t, t, np.full(len(caches), t, np.int64), np.array(rows, LISTED), totals)
