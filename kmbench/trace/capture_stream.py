@@ -13,6 +13,7 @@ from kmbench.trace.buckets import buckets
 from kmbench.trace.deferred import deferred_frees
 from kmbench.trace.interrupts import before_interrupts
 from kmbench.trace.lost_mm import lost_mm_frees
+from kmbench.trace.overlap import before_frees
 from kmbench.trace.passes import (
     AFTER_GRACE,
     BY_EXEC,
@@ -116,7 +117,9 @@ def slab_events(
     for prefixes, role in ((VECTOR_FREES, OWN_VECTOR), (RCU_FREES, AFTER_GRACE)):
         free_role[[at for at, site in enumerate(sites) if site.startswith(prefixes)]] = role
     slab = convert_slab_events(columns, site_role, free_role, nr_caches, recorder)
-    return slab, before_interrupts(slab.rows, slab.role, len(slab.handles))
+    late = before_interrupts(slab.rows, slab.role, len(slab.handles))
+    before_frees(slab.rows, late)
+    return slab, late
 
 
 def page_events(folder: Path, base: int) -> tuple[np.ndarray, np.ndarray, int]:
