@@ -5,6 +5,11 @@ The last reference to a dead process's mm_struct is dropped by whoever runs next
 recorder leaves out, the frees of the mm_struct, of its page directory and of its per-CPU counters
 (kernel/fork.c:__mmdrop) are missing together.  They are put in at the end of the process's exit,
 on the CPU where it ended.
+
+The last reference may also be held elsewhere: by a CPU that the process ran on before, or by
+somebody who reads about it in /proc.  What a CPU frees it allocates first (mm/slub.c: the freelist
+of its active slab): so where the place of the mm_struct is taken by the first one that a CPU
+allocates after the exit, it was freed on that CPU.
 """
 
 import numpy as np
@@ -32,6 +37,20 @@ def _allocations(events: np.ndarray, alloc_op: int) -> tuple[np.ndarray, np.ndar
     made = np.flatnonzero(events["op"] == alloc_op)
     made = made[np.argsort(events["t"][made], kind="stable")]
     return events[made], _freed_at(events, alloc_op)[made]
+
+
+def _freed_on(mine: np.ndarray, index: int, done: int) -> int:
+    """CPU on which the mm_struct of event `index` was freed after `done` (ns), -1 not known.
+
+    mine: EVENT array, those of mm_struct.
+    """
+    made = (mine["op"] == ev.ALLOC) & (mine["t"] > done)
+    again = np.flatnonzero(made & (mine["obj"] == mine[index]["obj"]))
+    if not len(again):
+        return -1
+    cpu = mine["cpu"][again[0]]
+    first = np.flatnonzero(made & (mine["cpu"] == cpu))[0]
+    return int(cpu) if first == again[0] else -1
 
 
 def lost_mm_frees(
@@ -73,7 +92,9 @@ def lost_mm_frees(
         ends = exits[np.isin(exits["obj"], stack) & (exits["t"] > t)]
         if not len(ends):
             continue
-        cpu, done = ends[0]["cpu"], int(ends[0]["t"])
+        cpu, done = int(ends[0]["cpu"]), int(ends[0]["t"])
+        there = _freed_on(mine, index, done)
+        cpu = cpu if there < 0 else there
         parts = [(event, ev.FREE)]
         for events, freed, op, most in sides:
             first, stop = np.searchsorted(events["t"], [t + 1, t + WITHIN_NS + 1])

@@ -1,4 +1,4 @@
-"""Allocations that were under way while another CPU freed: what came first."""
+"""Two CPUs: allocations under way while the other one freed, and who freed an address space."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from kmbench.core import events as ev
 from kmbench.core.events import EVENT
 from kmbench.trace.interrupts import GAP_NS
+from kmbench.trace.lost_mm import lost_mm_frees
 from kmbench.trace.overlap import before_frees
 
 ALLOC, FREE = ev.ALLOC, ev.FREE
@@ -58,3 +59,31 @@ def test_it_came_after_the_free_of_the_object_that_it_got():
 
 def test_frees_stay_where_they_are():
     assert moved([(10, ALLOC, 1, 0, 1), (20, FREE, 0, 0, 2)])[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([], 1),  # where the process ended
+        ([(70_000, 7, 0)], 0),  # the first one that this CPU makes since then takes its place
+        ([(70_000, 7, 1)], 1),
+        ([(65_000, 8, 0), (70_000, 7, 0)], 1),  # the second
+        ([(65_000, 8, 1), (70_000, 7, 0)], 0),
+        ([(40_000, 8, 0), (70_000, 7, 0)], 0),  # before the exit
+    ],
+)
+def test_a_lost_address_space_was_freed_where_its_place_is_taken_first(others, expected):
+    """others: (t, obj, cpu) of later mm_structs."""
+    slab = np.zeros(1 + len(others), EVENT)
+    slab["op"], slab["cache"] = ev.ALLOC, 2
+    slab["t"] = [100, *(t for t, _, _ in others)]
+    slab["obj"] = [7, *(obj for _, obj, _ in others)]
+    slab["cpu"] = [0, *(cpu for _, _, cpu in others)]
+    slab["task"] = [5, *[9] * len(others)]
+    stacks = np.zeros(2, EVENT)
+    stacks["op"], stacks["t"] = [ev.PAGE_ALLOC, ev.PAGE_FREE], [50, 60_000]
+    stacks["task"], stacks["cpu"], stacks["obj"] = [5, 6], [0, 1], 6
+    none = np.zeros(0, EVENT)
+    freed = lost_mm_frees(slab, np.zeros(len(slab), bool), 2, none, none, stacks)
+    assert freed["obj"].tolist() == [7]
+    assert (freed[0]["cpu"], freed[0]["t"]) == (expected, 60_001)
