@@ -20,7 +20,7 @@ from kmbench.core.specialise import cached
 from kmbench.trace.passes import OWN_VECTOR
 
 GAP_NS = 4_000  # from the last event of the interrupt to the event of the allocation
-NEW_SLAB_GAP_NS = 10_000  # to the event of a vector: pages are allocated in between
+NEW_SLAB_GAP_NS = 50_000  # to the event of a vector: pages are allocated in between, and touched
 BURST_NS = 20_000  # events of one interrupt are at most this far apart
 _FREE, _INTERRUPT = ev.FREE, ev.CTX_INTERRUPT
 
