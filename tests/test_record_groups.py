@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from canned_recording import canned_pages, canned_recording, event, formats, page
@@ -184,6 +186,11 @@ def test_groups_read_from_a_memory_stat_that_nothing_flushed_are_no_judges(monke
     fit = truth(assemble(_v2_recording(kmem.FLUSHED)))["memcgs"]["/kmb_a"]
     stale = truth(assemble(_v2_recording(kmem.STALE)))["memcgs"]["/kmb_a"]
     assert fit["scoreable"] and not stale["scoreable"]
+    made = assemble(_v2_recording(kmem.FLUSHED))
+    aux = made.tables["aux"]
+    kept = aux.filter(pc.not_equal(aux["ev"].cast(pa.string()), "cgroup_mkdir"))
+    older = made._replace(tables=made.tables | {"aux": kept})
+    assert not truth(older)["memcgs"]["/kmb_a"]["scoreable"]  # it was there before
 
 
 def test_which_kernels_flush_memory_stat_with_cpu_stat():

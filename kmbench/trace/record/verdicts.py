@@ -4,7 +4,8 @@ A cache may when it was busy and hardly any of its operations went untraced: wha
 stream cannot be predicted.  A group may when it was read more than once and hardly any of its
 objects ended untraced in a batch (kfree_rcu), which keeps them charged for an unknown time: objects
 found freed when their slot came back, and those left over in caches whose count does not add up.
-No group may whose kernel memory was read from a memory.stat that nothing had flushed.
+No group may that was there before, as what it had been charged for is not in the stream, and none
+whose kernel memory was read from a memory.stat that nothing had flushed.
 """
 
 from typing import Any, NamedTuple
@@ -129,6 +130,11 @@ def _groups(tables: Tables, event: dict[str, np.ndarray], vanished: set[str]) ->
     ends |= last.is_last & doubtful[event["cache"]]
     ends &= charged
     stale = manifest.get("kmem_source") == STALE
+    aux = tables.tables["aux"]
+    made = {
+        name for kind, name in zip(aux["ev"].to_pylist(), aux["s"].to_pylist(), strict=True)
+        if kind == "cgroup_mkdir"
+    }  # fmt: skip
     out = {}
     for index, name in enumerate(manifest["memcgs"]):
         rows = kmem[memcg == index]
@@ -139,7 +145,8 @@ def _groups(tables: Tables, event: dict[str, np.ndarray], vanished: set[str]) ->
         out[name] = {
             "readings": len(rows), "kmem_peak": int(rows.max()), "kmem_mean": int(rows.mean()),
             "kmem_end": int(rows[-1]), "charged_objects": total, "untraced_frees": lost,
-            "scoreable": len(rows) > 1 and not stale and lost <= MAX_BATCHED * max(total, 1),
+            "scoreable": len(rows) > 1 and name in made and not stale
+            and lost <= MAX_BATCHED * max(total, 1),
         }  # fmt: skip
     return out
 
