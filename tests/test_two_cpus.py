@@ -13,7 +13,7 @@ ALLOC, FREE = ev.ALLOC, ev.FREE
 
 
 def moved(rows):
-    """rows: (t, is_free, cpu, cache, obj)."""
+    """rows: (t, op, cpu, cache, obj)."""
     events = np.zeros(len(rows), EVENT)
     for name, column in zip(
         ("t", "op", "cpu", "cache", "obj"), zip(*rows, strict=True), strict=True
