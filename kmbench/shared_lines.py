@@ -10,6 +10,7 @@ __all__ = ["shared_lines"]
 
 QUEUES = 32  # lines that are told one by one; the others are so cool that nobody queues there
 ROOT = 1
+VISITS = ("visits", "takes", "takes_on", "looks", "looks_on")
 
 
 def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
@@ -21,22 +22,23 @@ def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
     if not allocs:
         return {"hot_line_writes": None, "lines": None}
     own = [table for table in P if "writer" in table.dtype.names]
-    near, far, writes, reads = (
+    near, far, writes, *visits = (
         np.concatenate([table[name] for table in (S.counter, S.node, *own)]).astype(np.float64)
-        for name in ("near", "far", "writes", "reads")
+        for name in ("near", "far", "writes", *VISITS)
     )
     moves = near + far
     moved = np.flatnonzero(moves)
     if not len(moved):
         return {"hot_line_writes": 0.0, "lines": "[]"}
-    # in whatever order CPUs come, a read moves the line where a write came before it
-    turns = writes + reads * writes / np.maximum(writes + reads, 1)
+    _, takes, _, looks, _ = visits
+    turns = takes + looks * takes / np.maximum(takes + looks, 1)  # as if no visit followed another
     shares = np.concatenate([_of_counters(S), np.ones(len(S.node)), *map(_of_table, own)])
     moved = moved[np.argsort(-turns[moved], kind="stable")]
-    rows = np.stack([near / allocs, far / allocs, turns / allocs, shares], axis=1)[moved]
+    counts = np.stack([near, far, *visits], axis=1) / allocs
+    rows = np.concatenate([counts, shares[:, None]], axis=1)[moved]
     told, rest = rows[:QUEUES], rows[QUEUES:].sum(axis=0)
     if len(rows) > QUEUES:
-        told = np.concatenate([told, [[rest[0], rest[1], 0, 0]]])
+        told = np.concatenate([told, [[rest[0], rest[1], *[0] * (len(VISITS) + 1)]]])
     hot = np.argmax(moves)  # of several the first
     return {
         "hot_line_writes": float(writes[hot] / allocs),
@@ -52,5 +54,5 @@ def _of_counters(S: State) -> np.ndarray:
 
 def _of_table(table: np.ndarray) -> np.ndarray:
     """All CPUs divide among the rows of a strategy's table as they use them."""
-    uses = table["writes"].astype(np.float64) + table["reads"]
+    uses = table["visits"].astype(np.float64)
     return uses / max(uses.sum(), 1)

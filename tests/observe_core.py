@@ -68,7 +68,10 @@ def _shape(S, slab):
 
 def _line(line):
     cpus = (int(line[name]) - 1 for name in ("writer", "reader"))
-    counts = (int(line[name]) for name in ("written", "near", "far", "writes", "reads"))
+    names = (
+        "written", "near", "far", "writes", "visits", "takes", "takes_on", "looks", "looks_on"
+    )  # fmt: skip
+    counts = (int(line[name]) for name in names)
     return (*(None if cpu < 0 else cpu for cpu in cpus), *counts)
 
 

@@ -45,9 +45,6 @@ def comparable(core: dict, reference: dict, copies: bool, forgets: bool) -> tupl
             for key, value in reference["caches"].items()
             if key in core["caches"] or key[1] == 0 or value["num_slabs"]
         }
-    for snapshot in (core, reference):
-        # only the core charges the root's counters
-        snapshot["memcgs"][1] = snapshot["memcgs"][1] | {"memory": None, "kmem": None}
     return core, reference
 
 

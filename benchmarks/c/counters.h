@@ -7,27 +7,54 @@
 	count(S, LINE_NEAR);							\
 } while (0)
 
-#define write_line(S, line, lock) do {						\
-	if ((line)->writer != (S)->k->cpu + 1) {				\
-		if ((line)->writer) {						\
-			fetch_line(S, line);					\
-			if ((lock) && (S)->k->now - (line)->written < HELD_NS)	\
-				count(S, LOCK_WAIT);				\
-		}								\
-		(line)->writer = (S)->k->cpu + 1;				\
-	} else if ((line)->reader) {						\
-		fetch_line(S, line);						\
-	}									\
-	(line)->reader = 0;							\
-	(line)->written = (S)->k->now;						\
-	(line)->writes++;							\
+#define visits(S, l)								\
+	((l)->id && (S)->visit[(S)->k->cpu].line == (l)->id &&		\
+	 (S)->visit[(S)->k->cpu].when == (S)->k->now)
+
+#define begin_visit(S, l) do {						\
+	struct visit *at_ = &(S)->visit[(S)->k->cpu];				\
+	if (!(l)->id)							\
+		(l)->id = ++(S)->k->nr_lines;				\
+	(l)->visits++;							\
+	at_->had = at_->line == (l)->id ? at_->took : 0;			\
+	at_->took = 0;								\
+	at_->line = (l)->id;							\
+	at_->when = (S)->k->now;						\
 } while (0)
 
-#define read_line(S, line) do {							\
-	(line)->reads++;							\
-	if (!(line)->reader && (line)->writer && (line)->writer != (S)->k->cpu + 1) { \
-		fetch_line(S, line);						\
-		(line)->reader = (S)->k->cpu + 1;				\
+#define write_line(S, l, lock) do {						\
+	if (!visits(S, l))							\
+		begin_visit(S, l);						\
+	if (!(S)->visit[(S)->k->cpu].took) {					\
+		(S)->visit[(S)->k->cpu].took = 1;				\
+		(l)->takes++;						\
+		(l)->takes_on += (S)->visit[(S)->k->cpu].had;		\
+	}									\
+	if ((l)->writer != (S)->k->cpu + 1) {				\
+		if ((l)->writer) {						\
+			fetch_line(S, l);					\
+			if ((lock) && (S)->k->now - (l)->written < HELD_NS)	\
+				count(S, LOCK_WAIT);				\
+		}								\
+		(l)->writer = (S)->k->cpu + 1;				\
+	} else if ((l)->reader) {						\
+		fetch_line(S, l);						\
+	}									\
+	(l)->reader = 0;							\
+	(l)->written = (S)->k->now;						\
+	(l)->writes++;							\
+} while (0)
+
+#define read_line(S, l) do {							\
+	if (!visits(S, l)) {							\
+		(l)->looks++;						\
+		(l)->looks_on += (l)->id &&				\
+			(S)->visit[(S)->k->cpu].line == (l)->id;		\
+		begin_visit(S, l);						\
+	}									\
+	if (!(l)->reader && (l)->writer && (l)->writer != (S)->k->cpu + 1) { \
+		fetch_line(S, l);						\
+		(l)->reader = (S)->k->cpu + 1;				\
 	}									\
 } while (0)
 

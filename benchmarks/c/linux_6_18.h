@@ -127,10 +127,9 @@ static inline void refill_bytes(struct sim *S, int cpu, int objcg, int nr_bytes,
 
 	if (stock->objcg != objcg) {
 		drain(S, cpu);
+		read_line(S, &S->left[objcg]);
 		if (S->left[objcg].bytes)
 			write_line(S, &S->left[objcg], 0);
-		else
-			read_line(S, &S->left[objcg]);
 		stock->objcg = objcg;
 		stock->bytes = S->left[objcg].bytes;
 		S->memcg[objcg].nr_charged_bytes -= stock->bytes;

@@ -19,6 +19,7 @@ struct sim {
 	struct memcg *memcg;
 	struct counter *counter;
 	struct stock *stock;
+	struct visit *visit;
 	struct child *child;
 	struct path *path;
 	struct unbilled *unbilled;

@@ -137,25 +137,48 @@ def _run_prices(
     values["pair_ns"] = sum(values[name] for name in PRICED[:4])
     if run["lines"] is not None and run["running"]:
         own = values["pair_ns"] - values["line_ns"] + run["think_ns"]
+        stations = line_stations(run, own, profile)
         own *= sharing(profile, run["cpus"], run["busy"] or run["running"])
-        stations = line_stations(run, profile)
         values["pairs_per_s"] = closed_loop(own, stations, run["running"])
     return values
 
 
-def line_stations(run: Mapping[str, Any], profile: Profile) -> list[tuple[float, float]]:
+def line_stations(
+    run: Mapping[str, Any], own_ns: float, profile: Profile
+) -> list[tuple[float, float]]:
     """Of every shared line of a run: ns that it is taken a pair, and the share of CPUs at it.
 
     A line with several CPUs at it is fetched at every turn, from whichever had it; one that has a
     single one at a time, which may come from another CPU, as often as it moved in the stream.
+    `own_ns`: what a pair takes a CPU that waits for no line.
     """
     each = fetch_ns(profile, run["cpus"], run["nodes"])
     near, far = near_ns(profile), profile.ns("line_remote")
+    lines = json.loads(run["lines"])
+    visits = sum(line[2] for line in lines)
     stations = []
-    for from_near, from_far, turns, share in json.loads(run["lines"]):
-        several = round(share * run["running"]) > 1
-        stations.append((turns * each if several else from_near * near + from_far * far, share))
+    for from_near, from_far, _, *counts, share in lines:
+        if round(share * run["running"]) > 1:
+            met = each * visits / max(own_ns, TINY_NS)
+            stations.append((turns(*counts, met) * each, share))
+        else:
+            stations.append((from_near * near + from_far * far, share))
     return stations
+
+
+def turns(takes: float, takes_on: float, looks: float, looks_on: float, met: float) -> float:
+    """How often a line that several CPUs want is fetched, of visits counted in the core.
+
+    A line stays with a CPU while the next one fetches it.  So what a CPU comes to do there within
+    the time of a fetch after its turn is part of that turn: of visits that follow one another
+    without another line between (``_on``) `met` such come within a fetch in the mean, and one in
+    1 + `met` is a turn.  A look is a turn if somebody wrote the line before it, which in whatever
+    order CPUs come are as many as takes are of all; the others join readers.
+    """
+    joined = met / (1 + met)
+    takes -= joined * takes_on
+    looks -= joined * looks_on
+    return takes + looks * takes / max(takes + looks, TINY_NS)
 
 
 def fetch_ns(profile: Profile, cpus: int, nodes: int) -> float:

@@ -73,6 +73,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
         "memcg": groups,
         "counter": groups * 2,
         "stock": max(1, machine.cpus * accounting.stock_slots),
+        "visit": machine.cpus,
         "child": groups * (roots + 1) if accounting.copies else 1,
         "path": PLUGIN_PATH + MAX_PLUGIN_PATHS,
         "unbilled": NR_CAUSES,

@@ -6,6 +6,12 @@ lock that another CPU took less than ``HELD_NS`` before has to be waited for.  T
 reads what another one wrote fetches it as well and leaves it with both, so that the next write, by
 whomever, has to tell the other one.  Reading what is shared already is free.  Per-CPU stocks belong
 to their CPU and never move.  What a fetch takes is the hardware profile's business.
+
+That is what happens in the order of events.  Where CPUs crowd at a line they come between each
+other's operations in other ways, so what tells of that is counted as well.  A *visit* is all that a
+CPU does with a line in one operation without using another shared line meanwhile: it reads it first
+(``looks``) or writes it (``takes``), or both, which are two fetches, the first without the right to
+write.  Visits that follow one of the same CPU to the same line directly (``_on``) may find it there.
 """
 
 from kmbench.core.jit import inlined, outlined
@@ -26,6 +32,29 @@ def fetch_line(S, line, other):
         S.path[LINE_FAR].count += 1
 
 
+@outlined
+def begin_visit(S, line):
+    """The current CPU comes to `line` from another one, or in another operation."""
+    k = S.k[0]
+    at = S.visit[k.cpu]
+    if line.id == 0:
+        k.nr_lines += 1
+        line.id = k.nr_lines
+    line.visits += 1
+    at.had = at.took if at.line == line.id else 0
+    at.took = 0
+    at.line = line.id
+    at.when = k.now
+
+
+@inlined
+def visits(S, line):
+    """Whether the current CPU is at `line` in this operation already."""
+    k = S.k[0]
+    at = S.visit[k.cpu]
+    return line.id > 0 and at.line == line.id and at.when == k.now
+
+
 @inlined
 def write_line(S, line, lock):
     """The current CPU writes `line`, a record with the fields of ``state.LINE``.
@@ -33,6 +62,13 @@ def write_line(S, line, lock):
     `lock`: it takes a lock there, for which it may have to wait.
     """
     k = S.k[0]
+    at = S.visit[k.cpu]
+    if not visits(S, line):
+        begin_visit(S, line)
+    if at.took == 0:
+        at.took = 1
+        line.takes += 1
+        line.takes_on += at.had
     if line.writer != k.cpu + 1:
         if line.writer > 0:
             fetch_line(S, line, line.writer)
@@ -56,7 +92,10 @@ def share_line(S, line):
 
 @inlined
 def read_line(S, line):
-    """The current CPU reads `line` and does not write it right after."""
-    line.reads += 1
+    """The current CPU reads `line`."""
+    if not visits(S, line):
+        line.looks += 1
+        line.looks_on += S.visit[S.k[0].cpu].line == line.id and line.id > 0
+        begin_visit(S, line)
     if line.writer != S.k[0].cpu + 1:
         share_line(S, line)

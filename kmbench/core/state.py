@@ -80,6 +80,7 @@ KERNEL = np.dtype(
         ("nr_absorbed", "i8"),  # charges that met a limit and went through after all (F2)
         ("nr_fail_rows", "i8"),
         ("nr_internal", "i8"),
+        ("nr_lines", "i8"),  # shared lines that somebody used
         ("nr_work_lost", "i8"),  # items that could not be queued
         ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
         ("nr_ids", "i8"),  # ids of groups in use
@@ -149,8 +150,23 @@ LINE = (
     ("near", "i4"),  # times it came from another CPU of the node,
     ("far", "i4"),  # and of another node
     ("writes", "i4"),  # times it was written
-    ("reads", "i4"),  # times it was read by itself, with no write right after
+    ("id", "i4"),  # 1, 2, ... in the order of first use; 0 = nobody used it yet
+    ("visits", "i4"),  # times a CPU came to it (kmbench.core.lines),
+    ("takes", "i4"),  # and wrote it,
+    ("takes_on", "i4"),  # right after a visit of the same CPU to it that did, too;
+    ("looks", "i4"),  # and read it first,
+    ("looks_on", "i4"),  # right after a visit of the same CPU to it
     ("written", "i8"),  # when it was written last
+)
+
+# Row: CPU.  The shared line that it used last.
+VISIT = np.dtype(
+    [
+        ("line", "i4"),  # its id
+        ("took", "i2"),  # it wrote it in this visit
+        ("had", "i2"),  # the visit before was to the same line and wrote it
+        ("when", "i8"),
+    ]
 )
 
 # Row cache * nr_nodes + node.  The line is that of the list_lock.
@@ -296,6 +312,7 @@ FIELDS = {
     "memcg": MEMCG,
     "counter": COUNTER,
     "stock": STOCK,
+    "visit": VISIT,
     "child": CHILD,
     "path": PATH,
     "unbilled": UNBILLED,

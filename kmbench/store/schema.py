@@ -90,10 +90,11 @@ _RUNS = (
         "lines",
         TEXT,
         "json",
-        "shared lines that moved, those with most turns first; of each, per allocation: moves "
-        "within a node, moves between nodes, and turns (every write, and every read times the "
-        "share of writes in all its uses); then the share of CPUs that use it.  The last one may "
-        "stand for all others, with no turns and no share",
+        "shared lines that moved, those most in demand first; of each, per allocation: moves "
+        "within a node, moves between nodes, visits, those that wrote it, of these right after "
+        "such a visit of the same CPU, visits that read it first, of these right after a visit of "
+        "the same CPU; then the share of CPUs that use it.  The last one may stand for all others, "
+        "with no visits and no share",
         optional=True,
     ),
     Field("groups", INT, "count", "memory control groups, the root included"),

@@ -19,9 +19,9 @@ struct obj_cgroup is one line (kmalloc-64): nr_charged_bytes, which all CPUs wri
 reference and the pointer to the group, which they read.  Reads are counted where a function looks
 at the obj_cgroup after it did something else: for the reference of an allocation
 (get_obj_cgroup_from_current; obj_cgroup_get_many), for the group that is charged or uncharged
-(get_mem_cgroup_from_objcg; obj_cgroup_memcg), for nr_charged_bytes where it is only looked at, and
-for the reference of an object (obj_cgroup_get and mod_objcg_state in memcg_slab_post_alloc_hook,
-both with obj_cgroup_put in memcg_slab_free_hook).
+(get_mem_cgroup_from_objcg; obj_cgroup_memcg), for the reference of a stock, which comes before
+nr_charged_bytes (obj_cgroup_get in refill_obj_stock), and for that of an object (obj_cgroup_get and
+mod_objcg_state in memcg_slab_post_alloc_hook, both with obj_cgroup_put in memcg_slab_free_hook).
 
 A *key* stands for an obj_cgroup: the group's row, plus ``nr_groups`` for every node above 0.
 """
@@ -313,10 +313,9 @@ def switch_stock(S, P, cpu, key):
     row = free_slot(S, P, cpu)
     stock = P.stock[row]
     left = P.left[key]
+    read_line(S, left)
     if left.bytes > 0 or P.mode[0].batch == 0:
         write_line(S, left, False)
-    else:
-        read_line(S, left)
     stock.objcg = key
     stock.bytes = left.bytes
     S.memcg[group_of(S, P, key)].nr_charged_bytes -= stock.bytes

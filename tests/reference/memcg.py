@@ -20,6 +20,9 @@ class State(Enum):
     RELEASED = "released"
 
 
+VISITS = ("visits", "takes", "takes_on", "looks", "looks_on")
+
+
 class Line:
     """A cache line that several CPUs write; ``host`` tells who is at it, and when.
 
@@ -34,12 +37,30 @@ class Line:
         self.when = 0
         self.shared_with = None  # CPU that read it first since
         self.writes = 0
-        self.reads = 0
+        self.visits = Counter()  # what :mod:`kmbench.core.lines` counts of them, by its names
         self.near = 0
         self.far = 0
 
+    def _visit(self) -> dict:
+        """This CPU's visit here, which ends with the operation or at another line."""
+        at = self.host.visits.get(self.host.cpu)
+        if not at or at["line"] is not self or at["when"] != self.host.now:
+            before = at if at and at["line"] is self else None
+            at = {"line": self, "when": self.host.now, "wrote": False, "before": before}
+            if before:
+                before["before"] = None
+            self.host.visits[self.host.cpu] = at
+            self.visits["visits"] += 1
+        return at
+
     def write(self) -> None:
         cpu = self.host.cpu
+        visit = self._visit()
+        if not visit["wrote"]:
+            visit["wrote"] = True
+            before = visit["before"]
+            self.visits["takes"] += 1
+            self.visits["takes_on"] += before is not None and before["wrote"]
         if self.last is not None:
             self._move(self.shared_with if self.last == cpu else self.last)
         self.last = cpu
@@ -48,7 +69,11 @@ class Line:
         self.when = self.host.now
 
     def read(self) -> None:
-        self.reads += 1
+        old = self.host.visits.get(self.host.cpu)
+        visit = self._visit()
+        if visit is not old:
+            self.visits["looks"] += 1
+            self.visits["looks_on"] += visit["before"] is not None
         if self.shared_with is None and self.last not in (None, self.host.cpu):
             self._move(self.last)
             self.shared_with = self.host.cpu
@@ -62,10 +87,9 @@ class Line:
         else:
             self.far += 1
 
-    def observe(self) -> tuple[int | None, int | None, int, int, int, int, int]:
-        return (
-            self.last, self.shared_with, self.when, self.near, self.far, self.writes, self.reads
-        )  # fmt: skip
+    def observe(self) -> tuple[int | None, ...]:
+        visits = (self.visits[name] for name in VISITS)
+        return (self.last, self.shared_with, self.when, self.near, self.far, self.writes, *visits)
 
 
 class PageCounter:
@@ -162,7 +186,7 @@ class Groups:
         group = self.rows[row]
         group.state = State.ONLINE
         group.parent = parent
-        if parent > ROOT:
+        if parent:
             group.memory.parent = self.rows[parent].memory
             group.kmem.parent = self.rows[parent].kmem
 
@@ -329,10 +353,9 @@ class ByteStock:
         if i is None:
             i = self._room(cpu)
             brought = self.left.pop(objcg, 0)
+            self.line_of(objcg).read()  # its reference
             if brought or self.batched is None:  # since 5.14 nobody exchanges what is 0
                 self.line_of(objcg).write()
-            else:
-                self.line_of(objcg).read()
             self.cpus[cpu][i] = [objcg, brought]
             keep = False
         slot = self.cpus[cpu][i]

@@ -55,6 +55,7 @@ class Reference:
         self.groups = Groups(setup.groups, self)
         self.era = setup.era
         self.now = 0
+        self.visits = {}  # CPU -> the shared line it used last (memcg.Line)
         self.kind = SlabCache if setup.allocator == "slab" else Cache
         self.nr_caches = 0
         self.root_caches = [self._make_cache(spec) for spec in setup.caches]

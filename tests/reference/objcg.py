@@ -114,10 +114,10 @@ class ObjCgroup(NoAccounting):
 
     def uncharge_pages(self, cpu, row, pages):
         """Pages of group ``row`` (not through its obj_cgroup) go back."""
-        if row <= ROOT or pages == 0:
+        if pages == 0:
             return
         self.groups[row].kmem.uncharge(pages)
-        if self.rules.direct_uncharge and not self.byte_stock.to_page_stock:
+        if row == ROOT or self.rules.direct_uncharge and not self.byte_stock.to_page_stock:
             self.groups[row].memory.uncharge(pages)
         else:
             self.page_stock.refill(cpu, row, pages)
@@ -130,10 +130,9 @@ class ObjCgroup(NoAccounting):
     def return_pages_direct(self, row, pages):
         """The same, past the page stock."""
         self.groups[row].objcg_pages -= pages
-        row = self.groups.resolve(row)
-        if row > ROOT and pages:
-            self.groups[row].kmem.uncharge(pages)
-            self.groups[row].memory.uncharge(pages)
+        group = self.groups[self.groups.resolve(row)]
+        group.kmem.uncharge(pages)
+        group.memory.uncharge(pages)
 
     # -- obj_cgroup ------------------------------------------------------------------------
 
@@ -185,8 +184,8 @@ class ObjCgroup(NoAccounting):
         pages = sum(
             group.objcg_pages for group in self.groups if self.groups.passes(group.row, row)
         )
-        for counter in ("memory", "kmem"):
-            until = getattr(target, counter) if target.row > ROOT else None
+        for counter in ("kmem", "memory"):
+            until = getattr(target, counter)
             getattr(self.groups[row], counter).uncharge(pages, until)
         self.page_stock.drain_subtree(row)
         self.objcg_put(cpu, row)

@@ -151,7 +151,7 @@ class PageUnit(NoAccounting):
         getattr(self.groups[row], which).uncharge(pages, until)
 
     def uncharge(self, row, pages):
-        if row > ROOT:
+        if row:
             for which in self.counters:
                 self.uncharge_one(which, row, pages)
 
@@ -243,8 +243,8 @@ class PageUnit(NoAccounting):
         return [c for c in self.host.caches if c.owner and c.pays == row and not c.destroyed]
 
     def hand_over(self, copy, row):
-        """The charge of a copy goes to an ancestor ``row``; ROOT is not charged, 0 is nobody."""
-        until = self.groups[row] if row > ROOT else None
+        """The charge of a copy goes to an ancestor ``row``; 0 is nobody."""
+        until = self.groups[row] if row else None
         for which in self.counters:
             top = getattr(until, which) if until else None
             self.uncharge_one(which, copy.pays, self.slab_pages(copy), top)

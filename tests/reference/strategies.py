@@ -235,7 +235,7 @@ class Costa2012(NoAccounting):
         old.slabs.remove(slab)
         new.slabs.append(slab)
         slab.cache = new
-        top = self.counter(new.owner) if new.owner else None
+        top = self.counter(new.owner or ROOT)
         self.counter(slab.charged).uncharge(slab.block.pages, until=top)
         slab.charged = new.owner
 
