@@ -23,6 +23,7 @@ from kmbench.analysis.pricing import (
     near_ns,
     price_runs,
     sharing,
+    turns,
 )
 from kmbench.analysis.published import (
     CALIBRATED,
@@ -228,12 +229,28 @@ def test_who_shares_a_line_with_nobody_does_not_wait():
 def test_turns_at_a_line_are_of_those_who_come_to_it():
     machine = profile(line_socket=10.0, line_remote=100.0)
     run = {"cpus": 4, "nodes": 2, "running": 4}
-    lines = [[0.5, 0.25, 2, 1], [0.5, 0.25, 2, 0.25], [0.1, 0.1, 0, 0]]
-    stations = line_stations(run | {"lines": json.dumps(lines)}, machine)
+    visits = [2, 2, 0, 0, 0]  # two writes, each after another line
+    lines = [[0.5, 0.25, *visits, 1], [0.5, 0.25, *visits, 0.25], [0.1, 0.1, *[0] * 6]]
+    stations = line_stations(run | {"lines": json.dumps(lines)}, 1e3, machine)
     each = (10 + 2 * 100) / 3
     assert stations == [
         (pytest.approx(2 * each), 1), (pytest.approx(30), 0.25), (pytest.approx(11), 0)
     ]  # fmt: skip
+
+
+def test_what_follows_within_a_fetch_is_the_same_turn():
+    alone = turns(2, 0, 2, 0, met=9)  # another line was waited for before each visit
+    assert alone == turns(2, 2, 2, 2, met=0) == 2 + 2 * 2 / 4  # half of the looks after a write
+    assert turns(2, 2, 2, 2, met=1) == pytest.approx(alone / 2)  # every other visit joins a turn
+    assert turns(1, 0, 2, 2, met=1) == 1 + 1 * 1 / 2  # no write can join where none was before
+    assert turns(0, 0, 5, 0, met=0) == 0  # readers share it
+
+    machine = profile(line_socket=90.0)
+    run = {"cpus": 4, "nodes": 1, "running": 4,
+           "lines": json.dumps([[1, 0, 2, 2, 2, 0, 0, 1]])}  # fmt: skip
+    rare, close = (line_stations(run, own, machine)[0][0] for own in (1e6, 180))
+    assert rare == pytest.approx(2 * 90, rel=1e-3)
+    assert close == pytest.approx(90)  # visits 90 ns apart: one comes within a fetch
 
 
 # -- runs ----------------------------------------------------------------------------------
@@ -292,9 +309,11 @@ def test_lines_move_as_often_as_cpus_take_turns(tmp_path):
     assert moves == pytest.approx(ops["linux-5.9"]["line_far"])
     assert row["pairs_per_s"] < 4e9 / row["alloc_ns"]
     (hottest, *others) = json.loads(row["lines"])
-    # obj_cgroup: two writes and five reads by themselves, of which 2/7 come after a write
-    assert hottest[2:] == [pytest.approx(2 + 5 * 2 / 7, rel=0.05), 1]
-    assert [line[2:] for line in others[:2]] == [[pytest.approx(2, rel=0.05), 1]] * 2  # kmem
+    # obj_cgroup: read, and after kmem's lines written by each operation; the first reference that
+    # is taken comes after the write of the one before it, and so does the look at the group
+    assert hottest[2:] == pytest.approx([4, 2, 0, 3, 2, 1], rel=0.05, abs=0.05)
+    for line in others[:2]:  # kmem of the group and of the root
+        assert line[2:] == pytest.approx([2, 2, 0, 0, 0, 1], rel=0.05)
     assert sum(line[1] for line in [hottest, *others]) == pytest.approx(row["line_moves_per_alloc"])
 
 
@@ -328,10 +347,12 @@ def test_who_reads_a_line_and_who_writes_it_next():
     """One line, which two CPUs of a node and two of another read and write."""
     from kmbench.core.lines import read_line, write_line
     from kmbench.core.paths import NR_PATHS
-    from kmbench.core.state import LINE, PATH
+    from kmbench.core.state import LINE, PATH, VISIT
 
-    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8")]
-    S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH))
+    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
+    S = SimpleNamespace(
+        k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(4, VISIT)
+    )
     S.k["nr_nodes"] = 2
     line = records(1, list(LINE))[0]
     write, read = functools.partial(write_line, S, line, 0), functools.partial(read_line, S, line)
@@ -349,7 +370,37 @@ def test_who_reads_a_line_and_who_writes_it_next():
     assert moves[3:6] == [(1, 0)] * 3
     assert moves[6:8] == [(2, 0)] * 2
     assert moves[8:] == [(2, 1), (2, 2), (3, 2)]
-    assert (line["writes"], line["reads"]) == (5, 6)
+    visits = (line[name] for name in ("visits", "takes", "takes_on", "looks", "looks_on"))
+    assert [line["writes"], *visits] == [5, 4, 3, 0, 3, 0]  # CPU 3 begins with a write
+
+
+def test_visits_end_with_the_operation_and_at_another_line():
+    """Lines a and b: two CPUs read and write them at given times."""
+    from kmbench.core.lines import read_line, write_line
+    from kmbench.core.paths import NR_PATHS
+    from kmbench.core.state import LINE, PATH, VISIT
+
+    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
+    S = SimpleNamespace(
+        k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(2, VISIT)
+    )
+    S.k["nr_nodes"] = 1
+    a, b = records(2, list(LINE))
+    for cpu, now, use, line in (
+        (0, 1, "read", a), (0, 1, "write", a), (0, 1, "write", a),  # one visit
+        (1, 1, "read", a),  # another CPU's
+        (0, 2, "write", a),  # the next operation, right after a visit that wrote
+        (0, 3, "read", a), (0, 4, "write", a),  # after one that only read
+        (0, 4, "read", b), (0, 4, "read", a),  # back from another line
+    ):  # fmt: skip
+        S.k["cpu"], S.k["now"] = cpu, now
+        if use == "read":
+            read_line(S, line)
+        else:
+            write_line(S, line, 0)
+    names = ("visits", "takes", "takes_on", "looks", "looks_on")
+    assert [int(a[name]) for name in names] == [6, 3, 1, 4, 1]
+    assert [int(b[name]) for name in names] == [1, 0, 0, 1, 0]
 
 
 # -- published figures ---------------------------------------------------------------------

@@ -17,6 +17,7 @@ from reference.geometry import (
     min_partial,
     slab_order,
 )
+from reference.memcg import VISITS
 from streams import (
     STRATEGIES,
     StreamWriter,
@@ -449,4 +450,7 @@ def test_strategies_agree_on_live_objects(seed):
     assert all(model.counters["failed_allocs"] == 0 for model in models)
     assert all(model.objects.keys() == models[0].objects.keys() for model in models)
     shared = [m.observe()["caches"] for m in models if m.caches == m.root_caches]
+    for cache in (cache for caches in shared for cache in caches.values()):
+        # when a CPU comes back to a line depends on the other lines that a strategy has
+        cache["list_lock"] = [line[: -len(VISITS)] for line in cache["list_lock"]]
     assert all(caches == shared[0] for caches in shared)

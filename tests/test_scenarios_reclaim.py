@@ -89,7 +89,7 @@ def test_what_was_merged_instead(name, tmp_path):
 def test_idle_shrinkers_are_asked_for_every_group_or_by_their_bit(era, files, tmp_path):
     settings = {
         "workload.groups": "20", "reclaim.superblocks": "30", "workload.drops": "4",
-        "workload.files": str(files), "era": f'"{era}"',
+        "workload.files": str(files), "era": f'"{era}"', "machine.nodes": "1",
     }  # fmt: skip
     scenario = WORKLOADS / "published" / "tkhai-2018.toml"
     (run,) = kmbench.run(scenario, out=tmp_path, settings=settings).runs.collect().to_dicts()
@@ -112,13 +112,14 @@ def test_every_node_is_asked_to_drop_its_caches_up_to_4_18(tmp_path):
     for era in ("4.5", "4.19"):
         for nodes in ("1", "2"):
             settings = {
-                "workload.groups": "20", "reclaim.superblocks": "30", "workload.files": "3",
+                "workload.groups": "1000", "reclaim.superblocks": "30", "workload.files": "1",
                 "era": f'"{era}"', "machine.cpus": "2", "machine.nodes": nodes,
             }  # fmt: skip
             results = kmbench.run(scenario, out=tmp_path, settings=settings)
             (run,) = results.runs.collect().to_dicts()
             visits[era, nodes] = run["shrinker_visits"]
-    assert visits["4.5", "2"] == 2 * visits["4.5", "1"] > 0
+    # one round frees all and one finds nothing, of the other node the first one already
+    assert 2 * visits["4.5", "2"] == 3 * visits["4.5", "1"] > 0
     assert visits["4.19", "2"] == visits["4.19", "1"] > 0
 
 

@@ -25,7 +25,7 @@ from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
 __all__ = [
     "LATENCIES", "PRICED", "closed_loop", "fetch_ns", "latency_figures", "near_ns",
-    "line_stations", "path_prices", "price", "price_run", "price_runs",
+    "line_stations", "path_prices", "price", "price_run", "price_runs", "turns",
 ]  # fmt: skip
 
 # the rest: ptr_l1

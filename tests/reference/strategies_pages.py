@@ -68,6 +68,8 @@ class Souhlal2012V1(Dropped):
             spared = min(self.bypassed[row], pages)
             self.bypassed[row] -= spared
             pages -= spared
+            heir = next((g.row for g in self.groups if until and g.memory is until), 0)
+            self.bypassed[heir] += spared if heir else 0
         super().uncharge_one(which, row, pages, until)
 
     def spared(self, row):
