@@ -232,6 +232,8 @@ def test_turns_at_a_line_are_of_those_who_come_to_it():
     visits = [2, 2, 0, 0, 0]  # two writes, each after another line
     lines = [[0.5, 0.25, *visits, 1], [0.5, 0.25, *visits, 0.25], [0.1, 0.1, *[0] * 6]]
     stations = line_stations(run | {"lines": json.dumps(lines)}, 1e3, machine)
+    with pytest.raises(UsageProblem, match="run r: lines: expected 8 numbers a line"):
+        line_stations(run | {"run_id": "r", "lines": "[[1, 1, 2, 1]]"}, 1e3, machine)
     each = (10 + 2 * 100) / 3
     assert stations == [
         (pytest.approx(2 * each), 1), (pytest.approx(30), 0.25), (pytest.approx(11), 0)
@@ -350,9 +352,7 @@ def test_who_reads_a_line_and_who_writes_it_next():
     from kmbench.core.state import LINE, PATH, VISIT
 
     kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
-    S = SimpleNamespace(
-        k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(4, VISIT)
-    )
+    S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(4, VISIT))
     S.k["nr_nodes"] = 2
     line = records(1, list(LINE))[0]
     write, read = functools.partial(write_line, S, line, 0), functools.partial(read_line, S, line)
@@ -381,9 +381,7 @@ def test_visits_end_with_the_operation_and_at_another_line():
     from kmbench.core.state import LINE, PATH, VISIT
 
     kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
-    S = SimpleNamespace(
-        k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(2, VISIT)
-    )
+    S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(2, VISIT))
     S.k["nr_nodes"] = 1
     a, b = records(2, list(LINE))
     for cpu, now, use, line in (

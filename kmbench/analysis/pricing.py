@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from kmbench.analysis.summary import Columns, Frame
 from kmbench.core.paths import Path
+from kmbench.errors import UsageProblem
 from kmbench.hardware.profile import Profile
 from kmbench.store.schema import CALLS, LINE_VECTOR, VECTOR
 
@@ -155,6 +156,11 @@ def line_stations(
     each = fetch_ns(profile, run["cpus"], run["nodes"])
     near, far = near_ns(profile), profile.ns("line_remote")
     lines = json.loads(run["lines"])
+    if any(len(line) != 8 for line in lines):
+        raise UsageProblem(
+            f"run {run['run_id']}: lines: expected 8 numbers a line (kmbench.store.schema); these "
+            "were made by an earlier version: make the run anew"
+        )
     visits = sum(line[2] for line in lines)
     stations = []
     for from_near, from_far, _, *counts, share in lines:
