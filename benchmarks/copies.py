@@ -4,13 +4,13 @@
 
 A copy's structures are slab memory themselves: its kmem_cache and kmem_cache_node, and on SLAB the
 array of free objects that a node's CPUs share, which comes from kmalloc (5.3 mm/slab.c:
-enable_cpucache, setup_kmem_cache_node, alloc_arraycache).  ``slab_bytes`` does not have them.  Arrays
-of CPUs are per-CPU memory since 3.18 ("mm/slab: use percpu allocator for cpu cache") and no part of
-it.
+enable_cpucache, setup_kmem_cache_node, alloc_arraycache).  ``slab_bytes`` does not have them.
+Arrays of CPUs are per-CPU memory since 3.18 ("mm/slab: use percpu allocator for cpu cache") and no
+part of it.
 
 Prints, for services that run on all CPUs in turn and on so many each (`--cpus`, default 1 and 2),
-MiB of slabs at the peak without copies (linux-5.9) and with them (linux-5.3), what the structures of
-the copies take beside, and after over before.
+MiB of slabs at the peak without copies (linux-5.9) and with them (linux-5.3), what the structures
+of the copies take beside, and after over before.
 """
 
 import argparse

@@ -47,8 +47,8 @@ _CONSTANTS = {
             "OFFLINE", "BY_CACHE"),
 }  # fmt: skip
 # tables that struct sim points to, in its order, and then the strategies' own
-_TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "visit", "child",
-           "path", "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
+_TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "visit",
+           "child", "path", "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
 _OWN = {"byte_stock": "stock", "left": "left", "mode": "mode", "selected": "selected"}
 
 

@@ -8,14 +8,14 @@
 } while (0)
 
 #define visits(S, l)								\
-	((l)->id && (S)->visit[(S)->k->cpu].line == (l)->id &&		\
+	((l)->id && (S)->visit[(S)->k->cpu].line == (l)->id &&			\
 	 (S)->visit[(S)->k->cpu].when == (S)->k->now)
 
-#define begin_visit(S, l) do {						\
+#define begin_visit(S, l) do {							\
 	struct visit *at_ = &(S)->visit[(S)->k->cpu];				\
-	if (!(l)->id)							\
-		(l)->id = ++(S)->k->nr_lines;				\
-	(l)->visits++;							\
+	if (!(l)->id)								\
+		(l)->id = ++(S)->k->nr_lines;					\
+	(l)->visits++;								\
 	at_->had = at_->line == (l)->id ? at_->took : 0;			\
 	at_->took = 0;								\
 	at_->line = (l)->id;							\
@@ -27,34 +27,34 @@
 		begin_visit(S, l);						\
 	if (!(S)->visit[(S)->k->cpu].took) {					\
 		(S)->visit[(S)->k->cpu].took = 1;				\
-		(l)->takes++;						\
-		(l)->takes_on += (S)->visit[(S)->k->cpu].had;		\
+		(l)->takes++;							\
+		(l)->takes_on += (S)->visit[(S)->k->cpu].had;			\
 	}									\
-	if ((l)->writer != (S)->k->cpu + 1) {				\
+	if ((l)->writer != (S)->k->cpu + 1) {					\
 		if ((l)->writer) {						\
 			fetch_line(S, l);					\
 			if ((lock) && (S)->k->now - (l)->written < HELD_NS)	\
 				count(S, LOCK_WAIT);				\
 		}								\
-		(l)->writer = (S)->k->cpu + 1;				\
+		(l)->writer = (S)->k->cpu + 1;					\
 	} else if ((l)->reader) {						\
 		fetch_line(S, l);						\
 	}									\
 	(l)->reader = 0;							\
 	(l)->written = (S)->k->now;						\
-	(l)->writes++;							\
+	(l)->writes++;								\
 } while (0)
 
 #define read_line(S, l) do {							\
 	if (!visits(S, l)) {							\
-		(l)->looks++;						\
-		(l)->looks_on += (l)->id &&				\
+		(l)->looks++;							\
+		(l)->looks_on += (l)->id &&					\
 			(S)->visit[(S)->k->cpu].line == (l)->id;		\
 		begin_visit(S, l);						\
 	}									\
-	if (!(l)->reader && (l)->writer && (l)->writer != (S)->k->cpu + 1) { \
+	if (!(l)->reader && (l)->writer && (l)->writer != (S)->k->cpu + 1) {	\
 		fetch_line(S, l);						\
-		(l)->reader = (S)->k->cpu + 1;				\
+		(l)->reader = (S)->k->cpu + 1;					\
 	}									\
 } while (0)
 

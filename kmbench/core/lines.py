@@ -11,7 +11,8 @@ That is what happens in the order of events.  Where CPUs crowd at a line they co
 other's operations in other ways, so what tells of that is counted as well.  A *visit* is all that a
 CPU does with a line in one operation without using another shared line meanwhile: it reads it first
 (``looks``) or writes it (``takes``), or both, which are two fetches, the first without the right to
-write.  Visits that follow one of the same CPU to the same line directly (``_on``) may find it there.
+write.  Visits that follow one of the same CPU to the same line directly (``_on``) may find it
+there.
 """
 
 from kmbench.core.jit import inlined, outlined
