@@ -10,7 +10,7 @@ __all__ = ["shared_lines"]
 
 QUEUES = 32  # lines that are told one by one; the others are so cool that nobody queues there
 ROOT = 1
-VISITS = ("visits", "takes", "takes_on", "looks", "looks_on")
+VISITS = ("opens", "takes", "takes_on", "looks", "looks_on")
 
 
 def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
@@ -30,11 +30,11 @@ def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
     moved = np.flatnonzero(moves)
     if not len(moved):
         return {"hot_line_writes": 0.0, "lines": "[]"}
-    _, takes, _, looks, _ = visits
+    opens, takes, _, looks, _ = visits
     turns = takes + looks * takes / np.maximum(takes + looks, 1)  # as if no visit followed another
     shares = np.concatenate([_of_counters(S), np.ones(len(S.node)), *map(_of_table, own)])
     moved = moved[np.argsort(-turns[moved], kind="stable")]
-    counts = np.stack([near, far, *visits], axis=1) / allocs
+    counts = np.stack([near, far, opens + looks, *visits[1:]], axis=1) / allocs
     rows = np.concatenate([counts, shares[:, None]], axis=1)[moved]
     told, rest = rows[:QUEUES], rows[QUEUES:].sum(axis=0)
     if len(rows) > QUEUES:
@@ -54,5 +54,5 @@ def _of_counters(S: State) -> np.ndarray:
 
 def _of_table(table: np.ndarray) -> np.ndarray:
     """All CPUs divide among the rows of a strategy's table as they use them."""
-    uses = table["visits"].astype(np.float64)
+    uses = table["opens"].astype(np.float64) + table["looks"]
     return uses / max(uses.sum(), 1)

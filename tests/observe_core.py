@@ -69,7 +69,7 @@ def _shape(S, slab):
 def _line(line):
     cpus = (int(line[name]) - 1 for name in ("writer", "reader"))
     names = (
-        "written", "near", "far", "writes", "visits", "takes", "takes_on", "looks", "looks_on"
+        "written", "near", "far", "writes", "opens", "takes", "takes_on", "looks", "looks_on"
     )  # fmt: skip
     counts = (int(line[name]) for name in names)
     return (*(None if cpu < 0 else cpu for cpu in cpus), *counts)

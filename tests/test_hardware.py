@@ -353,7 +353,7 @@ def test_who_reads_a_line_and_who_writes_it_next():
 
     kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
     S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(4, VISIT))
-    S.k["nr_nodes"] = 2
+    S.k["nr_nodes"], S.visit["line"] = 2, -1
     line = records(1, list(LINE))[0]
     write, read = functools.partial(write_line, S, line, 0), functools.partial(read_line, S, line)
     moves = []
@@ -370,8 +370,8 @@ def test_who_reads_a_line_and_who_writes_it_next():
     assert moves[3:6] == [(1, 0)] * 3
     assert moves[6:8] == [(2, 0)] * 2
     assert moves[8:] == [(2, 1), (2, 2), (3, 2)]
-    visits = (line[name] for name in ("visits", "takes", "takes_on", "looks", "looks_on"))
-    assert [line["writes"], *visits] == [5, 4, 3, 0, 3, 0]  # CPU 3 begins with a write
+    visits = (line[name] for name in ("opens", "takes", "takes_on", "looks", "looks_on"))
+    assert [line["writes"], *visits] == [5, 1, 3, 0, 3, 0]  # CPU 3 begins with a write
 
 
 def test_visits_end_with_the_operation_and_at_another_line():
@@ -382,7 +382,7 @@ def test_visits_end_with_the_operation_and_at_another_line():
 
     kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
     S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(2, VISIT))
-    S.k["nr_nodes"] = 1
+    S.k["nr_nodes"], S.visit["line"] = 1, -1
     a, b = records(2, list(LINE))
     for cpu, now, use, line in (
         (0, 1, "read", a), (0, 1, "write", a), (0, 1, "write", a),  # one visit
@@ -396,9 +396,9 @@ def test_visits_end_with_the_operation_and_at_another_line():
             read_line(S, line)
         else:
             write_line(S, line, 0)
-    names = ("visits", "takes", "takes_on", "looks", "looks_on")
-    assert [int(a[name]) for name in names] == [6, 3, 1, 4, 1]
-    assert [int(b[name]) for name in names] == [1, 0, 0, 1, 0]
+    names = ("opens", "takes", "takes_on", "looks", "looks_on")
+    assert [int(a[name]) for name in names] == [2, 3, 1, 4, 1]
+    assert [int(b[name]) for name in names] == [0, 0, 0, 1, 0]
 
 
 # -- published figures ---------------------------------------------------------------------

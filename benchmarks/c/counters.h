@@ -8,23 +8,31 @@
 } while (0)
 
 #define visits(S, l)								\
-	((l)->id && (S)->visit[(S)->k->cpu].line == (l)->id &&			\
+	((S)->visit[(S)->k->cpu].line == (l)->id &&				\
 	 (S)->visit[(S)->k->cpu].when == (S)->k->now)
 
-#define begin_visit(S, l) do {							\
-	struct visit *at_ = &(S)->visit[(S)->k->cpu];				\
-	if (!(l)->id)								\
-		(l)->id = ++(S)->k->nr_lines;					\
-	(l)->visits++;								\
-	at_->had = at_->line == (l)->id ? at_->took : 0;			\
-	at_->took = 0;								\
-	at_->line = (l)->id;							\
-	at_->when = (S)->k->now;						\
-} while (0)
+static inline bool begin_visit(struct sim *S, int32_t *id)
+{
+	struct visit *at = &S->visit[S->k->cpu];
+
+	if (!*id)
+		*id = ++S->k->nr_lines;
+	at->when = S->k->now;
+	if (at->line == *id) {
+		at->had = at->took;
+		at->took = 0;
+		return true;
+	}
+	at->line = *id;
+	at->had = at->took = 0;
+	return false;
+}
 
 #define write_line(S, l, lock) do {						\
-	if (!visits(S, l))							\
-		begin_visit(S, l);						\
+	if (!visits(S, l)) {							\
+		begin_visit(S, &(l)->id);					\
+		(l)->opens++;							\
+	}									\
 	if (!(S)->visit[(S)->k->cpu].took) {					\
 		(S)->visit[(S)->k->cpu].took = 1;				\
 		(l)->takes++;							\
@@ -48,9 +56,8 @@
 #define read_line(S, l) do {							\
 	if (!visits(S, l)) {							\
 		(l)->looks++;							\
-		(l)->looks_on += (l)->id &&					\
-			(S)->visit[(S)->k->cpu].line == (l)->id;		\
-		begin_visit(S, l);						\
+		if (begin_visit(S, &(l)->id))					\
+			(l)->looks_on++;					\
 	}									\
 	if (!(l)->reader && (l)->writer && (l)->writer != (S)->k->cpu + 1) {	\
 		fetch_line(S, l);						\

@@ -89,6 +89,7 @@ def build_state(setup: Setup, accounting: Accounting, seed: int, sample_every: i
     made = {name: records(sizes[name], dtype) for name, dtype in fields.items()}
     made["R"] = no_reclaim()
     S = tables_class(tuple(made))(**made)
+    S.visit["line"] = -1
     k = S.k
     k["nr_cpus"], k["nr_nodes"] = machine.cpus, machine.nodes
     k["page_size"], k["rcu_delay"] = machine.page_size, machine.rcu_delay_ns

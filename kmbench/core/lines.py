@@ -33,27 +33,24 @@ def fetch_line(S, line, other):
         S.path[LINE_FAR].count += 1
 
 
-@outlined
+@inlined
 def begin_visit(S, line):
-    """The current CPU comes to `line` from another one, or in another operation."""
+    """The current CPU comes to `line` from another one, or in another operation; whether it was at
+    this one before."""
     k = S.k[0]
     at = S.visit[k.cpu]
     if line.id == 0:
         k.nr_lines += 1
         line.id = k.nr_lines
-    line.visits += 1
-    at.had = at.took if at.line == line.id else 0
-    at.took = 0
-    at.line = line.id
     at.when = k.now
-
-
-@inlined
-def visits(S, line):
-    """Whether the current CPU is at `line` in this operation already."""
-    k = S.k[0]
-    at = S.visit[k.cpu]
-    return line.id > 0 and at.line == line.id and at.when == k.now
+    if at.line == line.id:
+        at.had = at.took
+        at.took = 0
+        return True
+    at.line = line.id
+    at.had = 0
+    at.took = 0
+    return False
 
 
 @inlined
@@ -64,8 +61,9 @@ def write_line(S, line, lock):
     """
     k = S.k[0]
     at = S.visit[k.cpu]
-    if not visits(S, line):
+    if at.line != line.id or at.when != k.now:
         begin_visit(S, line)
+        line.opens += 1
     if at.took == 0:
         at.took = 1
         line.takes += 1
@@ -94,9 +92,10 @@ def share_line(S, line):
 @inlined
 def read_line(S, line):
     """The current CPU reads `line`."""
-    if not visits(S, line):
+    at = S.visit[S.k[0].cpu]
+    if at.line != line.id or at.when != S.k[0].now:
         line.looks += 1
-        line.looks_on += S.visit[S.k[0].cpu].line == line.id and line.id > 0
-        begin_visit(S, line)
+        if begin_visit(S, line):
+            line.looks_on += 1
     if line.writer != S.k[0].cpu + 1:
         share_line(S, line)

@@ -151,18 +151,19 @@ LINE = (
     ("far", "i4"),  # and of another node
     ("writes", "i4"),  # times it was written
     ("id", "i4"),  # 1, 2, ... in the order of first use; 0 = nobody used it yet
-    ("visits", "i4"),  # times a CPU came to it (kmbench.core.lines),
-    ("takes", "i4"),  # and wrote it,
-    ("takes_on", "i4"),  # right after a visit of the same CPU to it that did, too;
-    ("looks", "i4"),  # and read it first,
-    ("looks_on", "i4"),  # right after a visit of the same CPU to it
+    # visits (kmbench.core.lines) that
+    ("opens", "i4"),  # began with a write,
+    ("takes", "i4"),  # wrote it,
+    ("takes_on", "i4"),  # did so right after a visit of the same CPU to it that did, too,
+    ("looks", "i4"),  # began with a read,
+    ("looks_on", "i4"),  # did so right after a visit of the same CPU to it
     ("written", "i8"),  # when it was written last
 )
 
 # Row: CPU.  The shared line that it used last.
 VISIT = np.dtype(
     [
-        ("line", "i4"),  # its id
+        ("line", "i4"),  # its id; -1 = none yet
         ("took", "i2"),  # it wrote it in this visit
         ("had", "i2"),  # the visit before was to the same line and wrote it
         ("when", "i8"),

@@ -20,7 +20,7 @@ class State(Enum):
     RELEASED = "released"
 
 
-VISITS = ("visits", "takes", "takes_on", "looks", "looks_on")
+VISITS = ("opens", "takes", "takes_on", "looks", "looks_on")
 
 
 class Line:
@@ -50,12 +50,13 @@ class Line:
             if before:
                 before["before"] = None
             self.host.visits[self.host.cpu] = at
-            self.visits["visits"] += 1
         return at
 
     def write(self) -> None:
         cpu = self.host.cpu
+        old = self.host.visits.get(cpu)
         visit = self._visit()
+        self.visits["opens"] += visit is not old
         if not visit["wrote"]:
             visit["wrote"] = True
             before = visit["before"]
