@@ -29,8 +29,7 @@ _TYPES = {"i1": "int8_t", "u1": "uint8_t", "i2": "int16_t", "u2": "uint16_t", "i
 _RECORDS = {
     "event": events.EVENT, "kernel": state.KERNEL, "object": state.OBJECT, "slab": state.SLAB,
     "cpu_cache": state.CPU_CACHE, "node_cache": state.NODE_CACHE, "cache": state.CACHE,
-    "memcg": state.MEMCG, "counter": state.COUNTER, "stock": state.STOCK, "visit": state.VISIT,
-    "child": state.CHILD,
+    "memcg": state.MEMCG, "counter": state.COUNTER, "stock": state.STOCK, "child": state.CHILD,
     "path": state.PATH, "unbilled": state.UNBILLED, "pfn": state.PFN, "area": state.AREA,
     "internal": state.INTERNAL, "rcu": state.RCU, "fail": state.FAILURE,
     **{name: byte_stock.TABLES[table].dtype
@@ -47,8 +46,8 @@ _CONSTANTS = {
             "OFFLINE", "BY_CACHE"),
 }  # fmt: skip
 # tables that struct sim points to, in its order, and then the strategies' own
-_TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "visit",
-           "child", "path", "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
+_TABLES = ("k", "obj", "slab", "cpu", "node", "cache", "memcg", "counter", "stock", "child", "path",
+           "unbilled", "pfn", "area", "internal", "rcu", "fail")  # fmt: skip
 _OWN = {"byte_stock": "stock", "left": "left", "mode": "mode", "selected": "selected"}
 
 

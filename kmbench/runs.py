@@ -337,9 +337,9 @@ def known_row(plan: Plan) -> dict[str, Any]:
         "versions": _json(versions),
         "cpus": setup.machine.cpus,
         "nodes": setup.machine.nodes,
-        "running": plan.workload.running or setup.machine.cpus,
+        "running": plan.workload.running or None,
         "think_ns": plan.workload.think_ns,
-        "busy": plan.workload.busy or plan.workload.running or setup.machine.cpus,
+        "busy": plan.workload.busy or plan.workload.running or None,
         "groups": len(setup.groups),
         "hardware": scenario.profile().label,
     }

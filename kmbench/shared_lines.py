@@ -28,8 +28,9 @@ def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
     )
     moves = near + far
     moved = np.flatnonzero(moves)
-    if not len(moved):
-        return {"hot_line_writes": 0.0, "lines": "[]"}
+    hot = float(writes[np.argmax(moves)] / allocs) if len(moved) else 0.0  # of several the first
+    if not S.k["crowded"][0]:
+        return {"hot_line_writes": hot, "lines": None}
     opens, takes, _, looks, _ = visits
     turns = takes + looks * takes / np.maximum(takes + looks, 1)  # as if no visit followed another
     shares = np.concatenate([_of_counters(S), np.ones(len(S.node)), *map(_of_table, own)])
@@ -39,11 +40,8 @@ def shared_lines(S: State, P: tuple) -> dict[str, float | str | None]:
     told, rest = rows[:QUEUES], rows[QUEUES:].sum(axis=0)
     if len(rows) > QUEUES:
         told = np.concatenate([told, [[rest[0], rest[1], *[0] * (len(VISITS) + 1)]]])
-    hot = np.argmax(moves)  # of several the first
-    return {
-        "hot_line_writes": float(writes[hot] / allocs),
-        "lines": json.dumps([[float(f"{value:.6g}") for value in row] for row in told]),
-    }
+    lines = json.dumps([[float(f"{value:.6g}") for value in row] for row in told])
+    return {"hot_line_writes": hot, "lines": lines}
 
 
 def _of_counters(S: State) -> np.ndarray:

@@ -293,6 +293,7 @@ def simulate(
         apart=apart,
     )  # fmt: skip
     S = simulation.S
+    S.k["crowded"] = workload.running > 0
     progress(0)
     engine_s = reader_s = 0.0
     first = last = None

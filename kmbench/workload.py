@@ -38,8 +38,8 @@ class OpenWorkload(NamedTuple):
     runs of several strategies ask for it at the same time, each in a thread with its own state.
     `trace_hash` names recorded input (empty for generated).  `nr_events` may be None if unknown.
     `reclaims`: it has events that only a run with reclaim processes.
-    `running` CPUs are at it at once (0: all of the machine), each spending `think_ns` an allocation
-    on other things: what the rate of all of them together is computed with (metric T7).  They keep
+    `running` CPUs are at it at once, each spending `think_ns` an allocation on other things: what
+    the rate of all of them together is computed with (metric T7; 0: no such rate).  They keep
     `busy` CPUs busy (0: as many), which share cores where these have several threads.
     """
 

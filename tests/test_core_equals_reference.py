@@ -54,6 +54,7 @@ def assert_equal_on(setup, events, name, parameters, seed, plugins):
         kept = [name for name in parameters["caches"] if name in present]
         parameters = {**parameters, "caches": kept}
     simulation = kmbench.Simulation(setup, plugins.strategy(name), parameters, seed)
+    simulation.S.k["crowded"] = 1  # so that visits to lines are compared as well
     reference = Reference(simulation.setup, name, parameters, seed)
     for i in range(-1, len(events)):
         if i >= 0:

@@ -351,9 +351,9 @@ def test_who_reads_a_line_and_who_writes_it_next():
     from kmbench.core.paths import NR_PATHS
     from kmbench.core.state import LINE, PATH, VISIT
 
-    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
+    kernel = [(name, "i8") for name in ("cpu", "nr_nodes", "now", "nr_lines", "crowded")]
     S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(4, VISIT))
-    S.k["nr_nodes"], S.visit["line"] = 2, -1
+    S.k["nr_nodes"], S.k["crowded"], S.visit["line"] = 2, 1, -1
     line = records(1, list(LINE))[0]
     write, read = functools.partial(write_line, S, line, 0), functools.partial(read_line, S, line)
     moves = []
@@ -380,9 +380,9 @@ def test_visits_end_with_the_operation_and_at_another_line():
     from kmbench.core.paths import NR_PATHS
     from kmbench.core.state import LINE, PATH, VISIT
 
-    kernel = [("cpu", "i8"), ("nr_nodes", "i8"), ("now", "i8"), ("nr_lines", "i8")]
+    kernel = [(name, "i8") for name in ("cpu", "nr_nodes", "now", "nr_lines", "crowded")]
     S = SimpleNamespace(k=records(1, kernel), path=records(NR_PATHS, PATH), visit=records(2, VISIT))
-    S.k["nr_nodes"], S.visit["line"] = 1, -1
+    S.k["nr_nodes"], S.k["crowded"], S.visit["line"] = 1, 1, -1
     a, b = records(2, list(LINE))
     for cpu, now, use, line in (
         (0, 1, "read", a), (0, 1, "write", a), (0, 1, "write", a),  # one visit

@@ -30,6 +30,7 @@ def assert_equal_on(setup, reclaim, events, name, parameters, shrinker, given, p
     known = plugins.shrinker(shrinker)
     memory = Memory(reclaim, replace(known, batch=batch or known.batch), given)
     simulation = kmbench.Simulation(setup, plugins.strategy(name), parameters, 1, memory=memory)
+    simulation.S.k["crowded"] = 1  # so that visits to lines are compared as well
     reference = Reference(setup, name, parameters, 1, memory)
     for i, event in enumerate(events):
         simulation.feed(events[i : i + 1])

@@ -7,61 +7,26 @@
 	count(S, LINE_NEAR);							\
 } while (0)
 
-#define visits(S, l)								\
-	((S)->visit[(S)->k->cpu].line == (l)->id &&				\
-	 (S)->visit[(S)->k->cpu].when == (S)->k->now)
-
-static inline bool begin_visit(struct sim *S, int32_t *id)
-{
-	struct visit *at = &S->visit[S->k->cpu];
-
-	if (!*id)
-		*id = ++S->k->nr_lines;
-	at->when = S->k->now;
-	if (at->line == *id) {
-		at->had = at->took;
-		at->took = 0;
-		return true;
-	}
-	at->line = *id;
-	at->had = at->took = 0;
-	return false;
-}
-
-#define write_line(S, l, lock) do {						\
-	if (!visits(S, l)) {							\
-		begin_visit(S, &(l)->id);					\
-		(l)->opens++;							\
-	}									\
-	if (!(S)->visit[(S)->k->cpu].took) {					\
-		(S)->visit[(S)->k->cpu].took = 1;				\
-		(l)->takes++;							\
-		(l)->takes_on += (S)->visit[(S)->k->cpu].had;			\
-	}									\
-	if ((l)->writer != (S)->k->cpu + 1) {					\
-		if ((l)->writer) {						\
-			fetch_line(S, l);					\
-			if ((lock) && (S)->k->now - (l)->written < HELD_NS)	\
+#define write_line(S, line, lock) do {						\
+	if ((line)->writer != (S)->k->cpu + 1) {				\
+		if ((line)->writer) {						\
+			fetch_line(S, line);					\
+			if ((lock) && (S)->k->now - (line)->written < HELD_NS)	\
 				count(S, LOCK_WAIT);				\
 		}								\
-		(l)->writer = (S)->k->cpu + 1;					\
-	} else if ((l)->reader) {						\
-		fetch_line(S, l);						\
+		(line)->writer = (S)->k->cpu + 1;				\
+	} else if ((line)->reader) {						\
+		fetch_line(S, line);						\
 	}									\
-	(l)->reader = 0;							\
-	(l)->written = (S)->k->now;						\
-	(l)->writes++;								\
+	(line)->reader = 0;							\
+	(line)->written = (S)->k->now;						\
+	(line)->writes++;							\
 } while (0)
 
-#define read_line(S, l) do {							\
-	if (!visits(S, l)) {							\
-		(l)->looks++;							\
-		if (begin_visit(S, &(l)->id))					\
-			(l)->looks_on++;					\
-	}									\
-	if (!(l)->reader && (l)->writer && (l)->writer != (S)->k->cpu + 1) {	\
-		fetch_line(S, l);						\
-		(l)->reader = (S)->k->cpu + 1;					\
+#define read_line(S, line) do {							\
+	if (!(line)->reader && (line)->writer && (line)->writer != (S)->k->cpu + 1) { \
+		fetch_line(S, line);						\
+		(line)->reader = (S)->k->cpu + 1;				\
 	}									\
 } while (0)
 

@@ -19,7 +19,6 @@ struct sim {
 	struct memcg *memcg;
 	struct counter *counter;
 	struct stock *stock;
-	struct visit *visit;
 	struct child *child;
 	struct path *path;
 	struct unbilled *unbilled;

@@ -7,12 +7,12 @@ reads what another one wrote fetches it as well and leaves it with both, so that
 whomever, has to tell the other one.  Reading what is shared already is free.  Per-CPU stocks belong
 to their CPU and never move.  What a fetch takes is the hardware profile's business.
 
-That is what happens in the order of events.  Where CPUs crowd at a line they come between each
-other's operations in other ways, so what tells of that is counted as well.  A *visit* is all that a
+That is what happens in the order of events. Where CPUs crowd at a line they come between each
+other's operations in other ways, so what tells of that is counted as well where a workload says how
+many CPUs are at it at once; elsewhere nobody asks, and counting takes time. A *visit* is all that a
 CPU does with a line in one operation without using another shared line meanwhile: it reads it first
 (``looks``) or writes it (``takes``), or both, which are two fetches, the first without the right to
-write.  Visits that follow one of the same CPU to the same line directly (``_on``) may find it
-there.
+write. Visits that follow one of the same CPU to the same line directly (``_on``) may find it there.
 """
 
 from kmbench.core.jit import inlined, outlined
@@ -53,6 +53,29 @@ def begin_visit(S, line):
     return False
 
 
+@outlined
+def visit_to_write(S, line):
+    """Count what the current CPU does at `line`, which it writes."""
+    at = S.visit[S.k[0].cpu]
+    if at.line != line.id or at.when != S.k[0].now:
+        begin_visit(S, line)
+        line.opens += 1
+    if at.took == 0:
+        at.took = 1
+        line.takes += 1
+        line.takes_on += at.had
+
+
+@outlined
+def visit_to_read(S, line):
+    """Count what the current CPU does at `line`, which it reads."""
+    at = S.visit[S.k[0].cpu]
+    if at.line != line.id or at.when != S.k[0].now:
+        line.looks += 1
+        if begin_visit(S, line):
+            line.looks_on += 1
+
+
 @inlined
 def write_line(S, line, lock):
     """The current CPU writes `line`, a record with the fields of ``state.LINE``.
@@ -60,14 +83,8 @@ def write_line(S, line, lock):
     `lock`: it takes a lock there, for which it may have to wait.
     """
     k = S.k[0]
-    at = S.visit[k.cpu]
-    if at.line != line.id or at.when != k.now:
-        begin_visit(S, line)
-        line.opens += 1
-    if at.took == 0:
-        at.took = 1
-        line.takes += 1
-        line.takes_on += at.had
+    if k.crowded:
+        visit_to_write(S, line)
     if line.writer != k.cpu + 1:
         if line.writer > 0:
             fetch_line(S, line, line.writer)
@@ -92,10 +109,7 @@ def share_line(S, line):
 @inlined
 def read_line(S, line):
     """The current CPU reads `line`."""
-    at = S.visit[S.k[0].cpu]
-    if at.line != line.id or at.when != S.k[0].now:
-        line.looks += 1
-        if begin_visit(S, line):
-            line.looks_on += 1
+    if S.k[0].crowded:
+        visit_to_read(S, line)
     if line.writer != S.k[0].cpu + 1:
         share_line(S, line)

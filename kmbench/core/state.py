@@ -81,6 +81,7 @@ KERNEL = np.dtype(
         ("nr_fail_rows", "i8"),
         ("nr_internal", "i8"),
         ("nr_lines", "i8"),  # shared lines that somebody used
+        ("crowded", "i8"),  # CPUs are at it at once: visits to shared lines are counted
         ("nr_work_lost", "i8"),  # items that could not be queued
         ("nr_work_duplicates", "i8"),  # items that asked for what another one already had
         ("nr_ids", "i8"),  # ids of groups in use

@@ -284,7 +284,7 @@ _CATALOGUE = (
         "pairs_per_s", "T7", "pairs/s", "higher", "pairs/s on all CPUs",
         "Objects allocated and freed per second if all CPUs that run the workload did nothing "
         "else, taking turns at every shared line: mean value analysis of a server for each line "
-        "and a delay.",
+        "and a delay; of workloads that say how many CPUs run at once.",
     ),
     Metric(
         "alloc_p50_ns", "T8.p50", "ns", "lower", "allocation, median",

@@ -83,18 +83,20 @@ _RUNS = (
     Field("hardware", TEXT, "", "hardware profile that ns are of: its name and content hash"),
     Field("cpus", INT, "count", "CPUs of the modelled machine"),
     Field("nodes", INT, "count", "its nodes", optional=True),
-    Field("running", INT, "count", "CPUs that run the workload at once", optional=True),
+    Field(
+        "running", INT, "count", "CPUs that run the workload at once, if it says so", optional=True
+    ),
     Field("think_ns", INT, "ns", "what each of them does besides, per allocation", optional=True),
     Field("busy", INT, "count", "CPUs that they keep busy in all", optional=True),
     Field(
         "lines",
         TEXT,
         "json",
-        "shared lines that moved, those most in demand first; of each, per allocation: moves "
-        "within a node, moves between nodes, visits, those that wrote it, of these right after "
-        "such a visit of the same CPU, visits that read it first, of these right after a visit of "
-        "the same CPU; then the share of CPUs that use it.  The last one may stand for all others, "
-        "with no visits and no share",
+        "where `running` is told, shared lines that moved, those most in demand first; of each, "
+        "per allocation: moves within a node, moves between nodes, visits, those that wrote it, "
+        "of these right after such a visit of the same CPU, visits that read it first, of these "
+        "right after a visit of the same CPU; then the share of CPUs that use it.  The last one "
+        "may stand for all others, with no visits and no share",
         optional=True,
     ),
     Field("groups", INT, "count", "memory control groups, the root included"),

@@ -150,10 +150,11 @@ class PageUnit(NoAccounting):
     def uncharge_one(self, which, row, pages, until=None):
         getattr(self.groups[row], which).uncharge(pages, until)
 
-    def uncharge(self, row, pages):
-        if row:
-            for which in self.counters:
-                self.uncharge_one(which, row, pages)
+    def uncharge(self, row, pages, until=None):
+        """3.8 memcg_uncharge_kmem: res before kmem; up to ``until``, an ancestor group."""
+        for which in sorted(self.counters, reverse=True) if row else ():
+            top = getattr(until, which) if until else None
+            self.uncharge_one(which, row, pages, top)
 
     def slab_gfp(self, cache, order):
         """allocate_slab tries the large order without __GFP_NOFAIL."""
@@ -244,10 +245,7 @@ class PageUnit(NoAccounting):
 
     def hand_over(self, copy, row):
         """The charge of a copy goes to an ancestor ``row``; 0 is nobody."""
-        until = self.groups[row] if row else None
-        for which in self.counters:
-            top = getattr(until, which) if until else None
-            self.uncharge_one(which, copy.pays, self.slab_pages(copy), top)
+        self.uncharge(copy.pays, self.slab_pages(copy), self.groups[row] if row else None)
         copy.pays = row
 
     def drain_stock(self, row):
