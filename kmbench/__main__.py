@@ -17,9 +17,10 @@ def main() -> int:
 
     sys.unraisablehook = _not_lost
     try:
-        from signal import SIGINT, signal
+        from signal import SIG_IGN, SIGINT, getsignal, signal
 
-        signal(SIGINT, notice)
+        if getsignal(SIGINT) != SIG_IGN:  # as it is for what a script has in the background
+            signal(SIGINT, notice)
         from kmbench.cli.app import main as run
 
         return run(interrupted=lambda: bool(noticed))
@@ -30,9 +31,10 @@ def main() -> int:
             return _interrupted("")
         raise
     finally:  # from here on an interrupt just ends the process
-        from signal import SIG_DFL, SIGINT, signal
+        from signal import SIG_DFL, SIGINT, getsignal, signal
 
-        signal(SIGINT, SIG_DFL)
+        if getsignal(SIGINT) is notice:
+            signal(SIGINT, SIG_DFL)
 
 
 def _not_lost(ignored) -> None:

@@ -65,6 +65,16 @@ def test_while_imports_go_on(module, how):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "kmbench: interrupted\n")
 
 
+def test_where_interrupts_are_ignored():
+    """A script's command in the background is not meant."""
+    program = ON_IMPORT.format(module="click", how="signal.raise_signal(signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import signal; signal.signal(2, signal.SIG_IGN)\n{program}"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "") and "linux-6.18" in done.stdout
+
+
 @pytest.mark.parametrize("others", [[], ["-s", "none"]])
 def test_a_hook_that_never_ends(tmp_path, others):
     """The command did not hear the interrupt: it waited for the hook."""
