@@ -28,8 +28,9 @@ class Handles(NamedTuple):
 
 
 @cached
-def _assign(raw, role, extra, live, first_handle, end, out, left):
-    # pragma: no cover - compiled
+def _assign(
+    raw, role, extra, live, first_handle, end, out, left
+):  # fmt: skip  # pragma: no cover - compiled
     nr = i = extras = 0
     top = 0
     next_handle = first_handle
